@@ -1,0 +1,2 @@
+//! The `kedge` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! RocksDB tables, one atomic write per block, exact undo.
