@@ -1,0 +1,23 @@
+# `make dev` starts a whole rollup on this machine, `make test` proves that it works.
+SHELL := /bin/bash
+.PHONY: dev build test ci image
+
+# Options of `kedge dev`, for example ARGS="--l1-block-time 0".
+ARGS ?=
+
+dev: build
+	@. scripts/env.sh && exec "$$CARGO_TARGET_DIR/release/kedge" dev $(ARGS)
+
+build:
+	@scripts/packages
+	@. scripts/env.sh && cargo build --locked --release --package kedge
+
+# TESTS goes to the test runner, for example TESTS="-p kedge-bridge".
+test:
+	@scripts/test $(TESTS)
+
+ci:
+	@.ci/run
+
+image:
+	docker build --tag kedge .
