@@ -1,1 +1,3 @@
 //! The Kedge node.
+
+pub mod l1;
