@@ -4,11 +4,28 @@
 //! This crate holds data only. A consensus number is written here once, with its unit and its reason;
 //! no environment variable and no cargo feature changes one.
 #![no_std]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 extern crate alloc;
 
+pub mod abi;
+pub mod hash;
 pub mod params;
+pub mod predeploys;
+pub mod state;
+pub mod tags;
 pub mod units;
 
+pub use hash::tagged_hash;
 pub use params::{BitcoinNetwork, FeeParams, Keys, Network, Params};
+pub use state::{GenesisAccount, alloc};
 pub use units::{L1Height, L1Ref, L2Number, Sats};

@@ -1,7 +1,7 @@
 //! The consensus parameters of each named network.
 
 use crate::units::{L1Height, L1Ref, Sats};
-use alloy_primitives::{B256, b256, hex};
+use alloy_primitives::{Address, address, b256, hex};
 
 /// The named networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,6 +165,9 @@ pub struct Params {
     pub max_chunks: u16,
     /// How far an L2 timestamp may be ahead of its origin's median time past, seconds.
     pub max_time_drift: u64,
+    /// Where the fee vaults pay out on L2. Zero on a network that has not been launched: there the
+    /// vaults keep what they have.
+    pub fee_recipient: Address,
     /// Pricing.
     pub fees: FeeParams,
     /// The named keys; none on a network that has not been launched.
@@ -205,6 +208,7 @@ const MAINNET: Params = Params {
     max_chunk_bytes: 390_000,
     max_chunks: 12,
     max_time_drift: 4 * 3600,
+    fee_recipient: Address::ZERO,
     fees: FeeParams {
         denominator: 50,
         elasticity: 2,
@@ -246,6 +250,7 @@ const REGTEST: Params = Params {
     refund_delay: 20,
     bond_margin: 6,
     rotation_grace: 20,
+    fee_recipient: address!("8d42B8A791518c91AD28457158C86Eda75E76FfC"),
     keys: Some(DEV_KEYS),
     ..MAINNET
 };
@@ -281,6 +286,98 @@ pub mod dev_secrets {
     /// Of `sha256("kedge dev recovery")`.
     pub const RECOVERY: [u8; 32] =
         hex!("dac5c8dd3229c80684b64a7aac61c5f5058331dd6d4f9a3904ba77c873b7ce3b");
+    /// Of `sha256("kedge dev fees")`: the EVM account that the fee vaults pay.
+    pub const FEES: [u8; 32] =
+        hex!("b1e1d097bcb95bf811092377ecb60d1c2d9217920b8521336daa5b07535a755b");
     /// The mnemonic of the ten funded accounts, the one that development tools share.
     pub const MNEMONIC: &str = "test test test test test test test test test test test junk";
+}
+
+/// With the worst known opcode at 3,550 RISC-V instructions per gas, a segment of this much gas stays
+/// below 2^36 steps, which is what a dispute can search.
+const MAX_SEGMENT_GAS: u64 = 19_000_000;
+
+// A segment ends at the first block that reaches the target, so it overshoots by one block at most.
+const _: () = {
+    let mut networks: &[Network] = &Network::ALL;
+    while let [network, rest @ ..] = networks {
+        let params = network.params();
+        assert!(params.segment_target_gas + params.block_gas_limit <= MAX_SEGMENT_GAS);
+        // One deposit at least fits the deposits' share, so an epoch's deposits always progress.
+        assert!(params.deposit_gas <= params.deposits_gas_per_block);
+        assert!(
+            params.attributes_gas
+                + params.deposits_gas_per_block
+                + params.forced_gas_per_epoch
+                + params.block_overhead_gas
+                <= params.block_gas_limit
+        );
+        networks = rest;
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::{dev_secrets, *};
+    use alloy_primitives::keccak256;
+    use k256::{elliptic_curve::sec1::ToEncodedPoint, schnorr::SigningKey};
+    use sha2::{Digest, Sha256};
+
+    #[test]
+    fn public_keys_belong_to_the_published_secrets() {
+        let public = |secret: &[u8; 32]| -> [u8; 32] {
+            SigningKey::from_bytes(secret).unwrap().verifying_key().to_bytes().into()
+        };
+        for network in [Network::Dev, Network::Regtest] {
+            let keys = network.params().keys.unwrap();
+            assert_eq!(keys.sequencer, public(&dev_secrets::SEQUENCER));
+            assert_eq!(keys.signers, dev_secrets::SIGNERS.each_ref().map(public));
+            assert_eq!(keys.recovery, public(&dev_secrets::RECOVERY));
+        }
+    }
+
+    #[test]
+    fn published_secrets_are_hashes_of_their_names() {
+        let secret = |name: &str| -> [u8; 32] { Sha256::digest(name).into() };
+        assert_eq!(dev_secrets::SEQUENCER, secret("kedge dev sequencer"));
+        assert_eq!(dev_secrets::RECOVERY, secret("kedge dev recovery"));
+        assert_eq!(dev_secrets::FEES, secret("kedge dev fees"));
+        for (name, found) in ["kedge dev signer 0", "kedge dev signer 1", "kedge dev signer 2"]
+            .iter()
+            .zip(dev_secrets::SIGNERS)
+        {
+            assert_eq!(found, secret(name));
+        }
+    }
+
+    #[test]
+    fn fees_of_the_development_networks_go_to_the_published_secret() {
+        let key = k256::SecretKey::from_slice(&dev_secrets::FEES).unwrap();
+        let point = key.public_key().to_encoded_point(false);
+        let address = Address::from_slice(&keccak256(&point.as_bytes()[1..])[12..]);
+        assert_eq!(Network::Dev.params().fee_recipient, address);
+        assert_eq!(Network::Regtest.params().fee_recipient, address);
+    }
+
+    #[test]
+    fn networks_differ_in_chain_id_and_are_found_by_name() {
+        for (position, network) in Network::ALL.into_iter().enumerate() {
+            assert_eq!(Network::from_name(network.name()), Some(network));
+            assert_eq!(network.params().network, network);
+            for other in &Network::ALL[..position] {
+                assert_ne!(other.params().chain_id, network.params().chain_id);
+            }
+        }
+        assert_eq!(Network::from_name("testnet"), None);
+    }
+
+    #[test]
+    fn thresholds_are_majorities_of_the_signers() {
+        for keys in Network::ALL.into_iter().filter_map(|network| network.params().keys) {
+            let signers = keys.signers.len();
+            assert!(
+                usize::from(keys.threshold) <= signers && usize::from(keys.threshold) * 2 > signers
+            );
+        }
+    }
 }
