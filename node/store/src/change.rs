@@ -1,0 +1,196 @@
+//! One atomic write, recording what it overwrites.
+//!
+//! Writes to a table that follows a chain happen inside a *recorded block* of that chain. The value
+//! that a key had when the block was begun goes to the block's undo record, so unwinding a block
+//! restores its domain exactly. Several blocks, of both chains, may be recorded in one change.
+
+use crate::codec::{Codec, decode, encode};
+use crate::db::{Durability, Store};
+use crate::error::{Result, StoreError};
+use crate::read::Rows;
+use crate::table::{Domain, Table};
+use rocksdb::WriteBatch;
+use std::collections::BTreeMap;
+
+type Value = Option<Vec<u8>>;
+
+/// What a recorded block overwrote.
+#[derive(Debug)]
+struct Recording {
+    number: u64,
+    previous: BTreeMap<(Table, Vec<u8>), Value>,
+}
+
+/// Pending writes on top of the store; nothing is visible to readers before [`Change::commit`].
+#[derive(Debug)]
+pub struct Change<'s> {
+    store: &'s Store,
+    pending: Vec<BTreeMap<Vec<u8>, Value>>,
+    l2: Option<Recording>,
+    l1: Option<Recording>,
+}
+
+impl Rows for Change<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.pending.get(table.index()).and_then(|rows| rows.get(key)) {
+            Some(value) => Ok(value.clone()),
+            None => self.store.get(table, key),
+        }
+    }
+}
+
+impl<'s> Change<'s> {
+    pub(crate) fn new(store: &'s Store) -> Self {
+        let pending = Table::ALL.iter().map(|_| BTreeMap::new()).collect();
+        Self { store, pending, l2: None, l1: None }
+    }
+
+    /// Starts recording the block `number` of `domain`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRecording`] when a block of that domain is being recorded already, or for
+    /// the free domain, which has no blocks.
+    pub fn begin(&mut self, domain: Domain, number: u64) -> Result<()> {
+        let slot = match domain {
+            Domain::L2 => &mut self.l2,
+            Domain::L1 => &mut self.l1,
+            Domain::Free => return Err(StoreError::NotRecording { table: Table::Meta }),
+        };
+        if slot.is_some() {
+            return Err(StoreError::NotRecording { table: undo_table(domain) });
+        }
+        *slot = Some(Recording { number, previous: BTreeMap::new() });
+        Ok(())
+    }
+
+    /// Ends the block being recorded and adds its undo record to the change.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRecording`] when there is none.
+    pub fn end(&mut self, domain: Domain) -> Result<()> {
+        let slot = match domain {
+            Domain::L2 => &mut self.l2,
+            Domain::L1 => &mut self.l1,
+            Domain::Free => return Err(StoreError::NotRecording { table: Table::Meta }),
+        };
+        let table = undo_table(domain);
+        let recording = slot.take().ok_or(StoreError::NotRecording { table })?;
+        let rows: Vec<(u8, (Vec<u8>, Value))> = recording
+            .previous
+            .into_iter()
+            .map(|((table, key), value)| (table.number(), (key, value)))
+            .collect();
+        self.set(table, recording.number.to_be_bytes().to_vec(), Some(encode(&rows)));
+        Ok(())
+    }
+
+    /// Takes the recorded block `number` back: every row that it wrote gets its value from before.
+    /// Blocks must be undone latest first.
+    ///
+    /// # Errors
+    /// [`StoreError::NoUndo`] when the record is not there (pruned), and what reading reports.
+    pub fn undo(&mut self, domain: Domain, number: u64) -> Result<()> {
+        let table = undo_table(domain);
+        let key = number.to_be_bytes();
+        let record = self.get(table, &key)?.ok_or(StoreError::NoUndo { domain, number })?;
+        let rows: Vec<(u8, (Vec<u8>, Value))> = decode(table, &key, &record)?;
+        for (number, (row, value)) in rows {
+            let of = Table::from_number(number).ok_or_else(|| crate::read::corrupt(table, &key))?;
+            self.set(of, row, value);
+        }
+        self.set(table, key.to_vec(), None);
+        Ok(())
+    }
+
+    /// Drops the undo record of a block that will never be undone.
+    pub fn forget(&mut self, domain: Domain, number: u64) {
+        self.set(undo_table(domain), number.to_be_bytes().to_vec(), None);
+    }
+
+    /// Writes a row.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRecording`] when the table follows a chain and no block of it is being
+    /// recorded, and what reading the previous value reports.
+    pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) -> Result<()> {
+        self.record(table, key)?;
+        self.set(table, key.to_vec(), Some(value));
+        Ok(())
+    }
+
+    /// Writes a row of a type that has an encoding.
+    ///
+    /// # Errors
+    /// As [`Change::put`].
+    pub(crate) fn put_row<T: Codec>(&mut self, table: Table, key: &[u8], row: &T) -> Result<()> {
+        self.put(table, key, encode(row))
+    }
+
+    /// Deletes a row, if it is there.
+    ///
+    /// # Errors
+    /// As [`Change::put`].
+    pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
+        self.record(table, key)?;
+        self.set(table, key.to_vec(), None);
+        Ok(())
+    }
+
+    /// Makes all of it visible and durable at once, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRecording`] when a block is still being recorded, and what RocksDB reports.
+    pub fn commit(self, durability: Durability) -> Result<()> {
+        for (domain, slot) in [(Domain::L2, &self.l2), (Domain::L1, &self.l1)] {
+            if slot.is_some() {
+                return Err(StoreError::NotRecording { table: undo_table(domain) });
+            }
+        }
+        let mut batch = WriteBatch::default();
+        for (table, rows) in Table::ALL.iter().zip(&self.pending) {
+            let family = self.store.family(*table);
+            for (key, value) in rows {
+                match value {
+                    Some(value) => batch.put_cf(family, key, value),
+                    None => batch.delete_cf(family, key),
+                }
+            }
+        }
+        self.store.write(batch, durability)
+    }
+
+    fn record(&mut self, table: Table, key: &[u8]) -> Result<()> {
+        let known = |recording: &Option<Recording>| {
+            recording.as_ref().map(|it| it.previous.contains_key(&(table, key.to_vec())))
+        };
+        let known = match table.domain() {
+            Domain::Free => return Ok(()),
+            Domain::L2 => known(&self.l2),
+            Domain::L1 => known(&self.l1),
+        };
+        match known {
+            None => return Err(StoreError::NotRecording { table }),
+            Some(true) => return Ok(()),
+            Some(false) => {}
+        }
+        let previous = self.get(table, key)?;
+        let slot = if table.domain() == Domain::L2 { &mut self.l2 } else { &mut self.l1 };
+        if let Some(recording) = slot {
+            recording.previous.insert((table, key.to_vec()), previous);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, table: Table, key: Vec<u8>, value: Value) {
+        if let Some(rows) = self.pending.get_mut(table.index()) {
+            rows.insert(key, value);
+        }
+    }
+}
+
+const fn undo_table(domain: Domain) -> Table {
+    match domain {
+        Domain::L1 => Table::UndoL1,
+        Domain::L2 | Domain::Free => Table::UndoL2,
+    }
+}

@@ -1,0 +1,253 @@
+//! Opening the database, checking that it is the one meant, and the atomic write.
+
+use crate::change::Change;
+use crate::codec::{decode, encode};
+use crate::error::{Result, StoreError};
+use crate::read::{Reader, Rows};
+use crate::table::Table;
+use alloy_primitives::B256;
+use kedge_genesis::Network;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
+    WriteBatch, WriteOptions,
+};
+use std::path::{Path, PathBuf};
+
+/// The layout that this version reads and writes. Raised with every incompatible change.
+pub const SCHEMA: u32 = 1;
+
+/// Which chain a database belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The named network.
+    pub network: Network,
+    /// Hash of the consensus parameters.
+    pub params: B256,
+    /// Hash of L2 block 0.
+    pub genesis: B256,
+}
+
+/// The database of one node. Shared as `Arc<Store>`; one process at a time.
+#[derive(Debug)]
+pub struct Store {
+    db: DB,
+    path: PathBuf,
+}
+
+/// How far a write has to get before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk (the write-ahead log is synchronised): survives loss of power.
+    Synced,
+    /// With the operating system: survives the end of the process.
+    Buffered,
+}
+
+pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
+const NETWORK_KEY: &[u8] = b"network";
+const PARAMS_KEY: &[u8] = b"params";
+const GENESIS_KEY: &[u8] = b"genesis";
+
+impl Store {
+    /// Opens the database in directory `path`, creating it when there is none, and checks that it
+    /// belongs to the chain `identity`. A database that is refused is left as it was.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherChain`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`],
+    /// [`StoreError::Locked`], and what RocksDB reports.
+    pub fn open(path: impl AsRef<Path>, identity: &Identity) -> Result<Self> {
+        let path = path.as_ref();
+        std::fs::create_dir_all(path)
+            .map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
+        if path.join("CURRENT").exists() {
+            check_unopened(path, identity)?;
+        }
+        let store = Self::open_files(path)?;
+        if store.get(Table::Meta, SCHEMA_KEY)?.is_none() {
+            let mut change = store.change();
+            change.put(Table::Meta, SCHEMA_KEY, encode(&SCHEMA))?;
+            change.put(Table::Meta, NETWORK_KEY, identity.network.name().as_bytes().to_vec())?;
+            change.put(Table::Meta, PARAMS_KEY, identity.params.to_vec())?;
+            change.put(Table::Meta, GENESIS_KEY, identity.genesis.to_vec())?;
+            change.commit(Durability::Synced)?;
+        }
+        check_identity(path, identity, |key| store.get(Table::Meta, key))?;
+        Ok(store)
+    }
+
+    fn open_files(path: &Path) -> Result<Self> {
+        let cache = Cache::new_lru_cache(128 << 20);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_total_wal_size(256 << 20);
+        options.set_keep_log_file_num(2);
+        options.set_max_background_jobs(2);
+        options.set_max_open_files(512);
+        let families = Table::ALL.iter().map(|table| {
+            let mut table_options = BlockBasedOptions::default();
+            table_options.set_block_cache(&cache);
+            table_options.set_bloom_filter(10.0, false);
+            let mut options = Options::default();
+            options.set_block_based_table_factory(&table_options);
+            options.set_compression_type(DBCompressionType::Lz4);
+            options.set_write_buffer_size(16 << 20);
+            ColumnFamilyDescriptor::new(table.name(), options)
+        });
+        let default = ColumnFamilyDescriptor::new("default", Options::default());
+        let db = DB::open_cf_descriptors(&options, path, families.chain([default]))
+            .map_err(|source| database_error(path, source))?;
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// Directory of the database.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A consistent view of the database at this moment. Cheap; hold it for one request.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(self, self.db.snapshot())
+    }
+
+    /// Starts an atomic change. Tables that follow a chain may be changed by one writer at a time
+    /// only (the engine); free tables by anybody.
+    pub fn change(&self) -> Change<'_> {
+        Change::new(self)
+    }
+
+    /// Writes one row of a free table at once.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRecording`] when the table follows a chain, and what RocksDB reports.
+    pub fn put(
+        &self,
+        table: Table,
+        key: &[u8],
+        value: Vec<u8>,
+        durability: Durability,
+    ) -> Result<()> {
+        let mut change = self.change();
+        change.put(table, key, value)?;
+        change.commit(durability)
+    }
+
+    /// Deletes one row of a free table at once.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn delete(&self, table: Table, key: &[u8], durability: Durability) -> Result<()> {
+        let mut change = self.change();
+        change.delete(table, key)?;
+        change.commit(durability)
+    }
+
+    pub(crate) fn family(&self, table: Table) -> &ColumnFamily {
+        // `open_files` names every table, and RocksDB opens all that are named or fails.
+        self.db.cf_handle(table.name()).expect("every table is opened with the database")
+    }
+
+    pub(crate) fn error(&self, source: rocksdb::Error) -> StoreError {
+        StoreError::Database { path: self.path.clone(), source }
+    }
+
+    pub(crate) fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Synced);
+        self.db.write_opt(batch, &options).map_err(|source| self.error(source))
+    }
+}
+
+impl Rows for Store {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.db.get_cf(self.family(table), key).map_err(|source| self.error(source))
+    }
+}
+
+fn database_error(path: &Path, source: rocksdb::Error) -> StoreError {
+    let text = source.to_string();
+    if text.contains("/LOCK") && text.contains("lock") {
+        StoreError::Locked { path: path.to_owned() }
+    } else {
+        StoreError::Database { path: path.to_owned(), source }
+    }
+}
+
+/// Reads schema and identity without taking the lock or writing anything.
+fn check_unopened(path: &Path, identity: &Identity) -> Result<()> {
+    let options = Options::default();
+    let names = DB::list_cf(&options, path).map_err(|source| database_error(path, source))?;
+    if !names.iter().any(|name| name == Table::Meta.name()) {
+        return Ok(());
+    }
+    let db = DB::open_cf_for_read_only(&options, path, &names, false)
+        .map_err(|source| database_error(path, source))?;
+    let Some(meta) = db.cf_handle(Table::Meta.name()) else { return Ok(()) };
+    let read = |key: &[u8]| {
+        db.get_cf(meta, key)
+            .map_err(|source| StoreError::Database { path: path.to_owned(), source })
+    };
+    if read(SCHEMA_KEY)?.is_none() {
+        return Ok(());
+    }
+    check_identity(path, identity, read)?;
+    let known = |name: &&String| {
+        *name != "default" && !Table::ALL.iter().any(|table| table.name() == name.as_str())
+    };
+    match names.iter().find(known) {
+        None => Ok(()),
+        Some(name) => Err(StoreError::NewerSchema {
+            path: path.to_owned(),
+            found: format!("with table {name}"),
+            supported: SCHEMA,
+        }),
+    }
+}
+
+fn check_identity(
+    path: &Path,
+    identity: &Identity,
+    read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>>,
+) -> Result<()> {
+    let get = |key: &[u8]| {
+        read(key)?.ok_or_else(|| StoreError::Missing {
+            table: Table::Meta.name(),
+            key: String::from_utf8_lossy(key).into_owned(),
+        })
+    };
+    let found: u32 = decode(Table::Meta, SCHEMA_KEY, &get(SCHEMA_KEY)?)?;
+    if found > SCHEMA {
+        return Err(StoreError::NewerSchema {
+            path: path.to_owned(),
+            found: found.to_string(),
+            supported: SCHEMA,
+        });
+    }
+    if found < SCHEMA {
+        return Err(StoreError::OlderSchema { path: path.to_owned(), found, supported: SCHEMA });
+    }
+    let other = |what, expected: String, found: String| StoreError::OtherChain {
+        path: path.to_owned(),
+        what,
+        expected,
+        found,
+    };
+    let network = String::from_utf8_lossy(&get(NETWORK_KEY)?).into_owned();
+    if network != identity.network.name() {
+        return Err(other("network", identity.network.name().to_owned(), network));
+    }
+    for (what, key, expected) in [
+        ("parameter hash", PARAMS_KEY, identity.params),
+        ("genesis hash", GENESIS_KEY, identity.genesis),
+    ] {
+        let found = get(key)?;
+        if found != expected.as_slice() {
+            return Err(other(
+                what,
+                expected.to_string(),
+                alloy_primitives::hex::encode_prefixed(found),
+            ));
+        }
+    }
+    Ok(())
+}

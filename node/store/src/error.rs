@@ -1,0 +1,121 @@
+//! What can go wrong with a store. Nothing here is about what a chain says.
+
+use crate::table::{Domain, Table};
+use alloy_primitives::B256;
+use std::path::PathBuf;
+
+/// This machine failed, or the directory is not the one that was meant.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// RocksDB reports an error: disk full, permission, corruption.
+    #[error("database at {path}: {source}")]
+    Database {
+        /// Directory of the database.
+        path: PathBuf,
+        /// What RocksDB says.
+        source: rocksdb::Error,
+    },
+    /// The directory cannot be created.
+    #[error("cannot create {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another process (or another part of this one) has the database open.
+    #[error("{path} is in use by another process; stop it or choose another --datadir")]
+    Locked {
+        /// Directory of the database.
+        path: PathBuf,
+    },
+    /// The database holds another chain.
+    #[error(
+        "{path} holds another chain: its {what} is {found}, expected {expected}; choose another --datadir"
+    )]
+    OtherChain {
+        /// Directory of the database.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What this program was started for.
+        expected: String,
+        /// What the database says.
+        found: String,
+    },
+    /// The database was written by a later version of the program.
+    #[error(
+        "{path} was written by a newer kedge: schema {found}, this version knows {supported}; upgrade kedge"
+    )]
+    NewerSchema {
+        /// Directory of the database.
+        path: PathBuf,
+        /// What the database says.
+        found: String,
+        /// The highest schema that this program reads.
+        supported: u32,
+    },
+    /// The database was written by an older version whose layout this one cannot read.
+    #[error(
+        "{path} has schema {found}, this version needs {supported}; sync again into an empty --datadir"
+    )]
+    OlderSchema {
+        /// Directory of the database.
+        path: PathBuf,
+        /// What the database says.
+        found: u32,
+        /// The schema that this program reads.
+        supported: u32,
+    },
+    /// A row does not decode: the database is damaged.
+    #[error("row {key} of table {table} is damaged; sync again into an empty --datadir")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The key, hex.
+        key: String,
+    },
+    /// A row that must exist does not.
+    #[error("row {key} of table {table} is missing; sync again into an empty --datadir")]
+    Missing {
+        /// The table.
+        table: &'static str,
+        /// The key, hex.
+        key: String,
+    },
+    /// A stored trie node is not the one that its parent names.
+    #[error("trie node at {owner:?}/{path} hashes to {found}, expected {expected}")]
+    TrieNode {
+        /// Hashed address of the storage trie's account; none for the account trie.
+        owner: Option<B256>,
+        /// Nibbles, hex digit each.
+        path: String,
+        /// The hash in the parent node.
+        expected: B256,
+        /// The hash of what is stored; zero when nothing is.
+        found: B256,
+    },
+    /// The undo record of that block has been pruned or was never written.
+    #[error("no undo record for {domain:?} block {number}")]
+    NoUndo {
+        /// Whose block.
+        domain: Domain,
+        /// Number or height.
+        number: u64,
+    },
+    /// A write to a recorded table outside of a block, or blocks that are not nested properly.
+    #[error("write to {table:?} outside of a recorded block")]
+    NotRecording {
+        /// The table.
+        table: Table,
+    },
+    /// The state at that block is not at hand.
+    #[error("state of block {number} is not available")]
+    StateUnavailable {
+        /// The block's number.
+        number: u64,
+    },
+}
+
+/// Result of a store operation.
+pub type Result<T, E = StoreError> = core::result::Result<T, E>;

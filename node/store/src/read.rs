@@ -1,0 +1,143 @@
+//! Reading rows: through a snapshot ([`Reader`]) or on top of a pending [`crate::Change`].
+
+use crate::codec::{Codec, decode};
+use crate::db::Store;
+use crate::error::{Result, StoreError};
+use crate::table::Table;
+use alloy_primitives::hex;
+use rocksdb::{Direction, IteratorMode, ReadOptions, Snapshot};
+
+/// Something that rows can be read from.
+pub trait Rows {
+    /// The value at `key`.
+    ///
+    /// # Errors
+    /// What RocksDB reports.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
+}
+
+/// The decoded row at `key`.
+pub(crate) fn row<T: Codec>(
+    rows: &(impl Rows + ?Sized),
+    table: Table,
+    key: &[u8],
+) -> Result<Option<T>> {
+    rows.get(table, key)?.map(|value| decode(table, key, &value)).transpose()
+}
+
+/// A row that does not decode.
+pub(crate) fn corrupt(table: Table, key: &[u8]) -> StoreError {
+    StoreError::Corrupt { table: table.name(), key: hex::encode(key) }
+}
+
+/// A row that must exist and does not.
+pub(crate) fn missing(table: Table, key: &[u8]) -> StoreError {
+    StoreError::Missing { table: table.name(), key: hex::encode(key) }
+}
+
+/// A key and its value.
+pub type Row = (Box<[u8]>, Box<[u8]>);
+
+/// A consistent view of the store at one moment: later writes do not show.
+pub struct Reader<'s> {
+    store: &'s Store,
+    snapshot: Snapshot<'s>,
+}
+
+impl core::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Reader").field("store", &self.store.path()).finish_non_exhaustive()
+    }
+}
+
+impl Rows for Reader<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.snapshot
+            .get_cf(self.store.family(table), key)
+            .map_err(|source| self.store.error(source))
+    }
+}
+
+impl<'s> Reader<'s> {
+    pub(crate) fn new(store: &'s Store, snapshot: Snapshot<'s>) -> Self {
+        Self { store, snapshot }
+    }
+
+    /// The rows from `key` on, in key order.
+    pub fn from<'r>(
+        &'r self,
+        table: Table,
+        key: &[u8],
+    ) -> impl Iterator<Item = Result<Row>> + use<'r, 's> {
+        self.iterate(table, IteratorMode::From(key, Direction::Forward), None)
+    }
+
+    /// The rows from `key` on downwards, in reverse key order.
+    pub fn down_from<'r>(
+        &'r self,
+        table: Table,
+        key: &[u8],
+    ) -> impl Iterator<Item = Result<Row>> + use<'r, 's> {
+        self.iterate(table, IteratorMode::From(key, Direction::Reverse), None)
+    }
+
+    /// All rows whose key starts with `prefix`, in key order.
+    pub fn prefixed<'r>(
+        &'r self,
+        table: Table,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<Row>> + use<'r, 's> {
+        let prefix = prefix.to_vec();
+        self.iterate(table, IteratorMode::From(&prefix, Direction::Forward), successor(&prefix))
+    }
+
+    /// All rows of a table, in key order.
+    pub fn all<'r>(&'r self, table: Table) -> impl Iterator<Item = Result<Row>> + use<'r, 's> {
+        self.iterate(table, IteratorMode::Start, None)
+    }
+
+    /// The last row of a table.
+    ///
+    /// # Errors
+    /// What RocksDB reports.
+    pub fn last(&self, table: Table) -> Result<Option<Row>> {
+        self.iterate(table, IteratorMode::End, None).next().transpose()
+    }
+
+    /// The first row at or after `from` whose key is below `end`.
+    pub(crate) fn first_between(
+        &self,
+        table: Table,
+        from: &[u8],
+        end: Option<Vec<u8>>,
+    ) -> Result<Option<Row>> {
+        self.iterate(table, IteratorMode::From(from, Direction::Forward), end).next().transpose()
+    }
+
+    fn iterate<'r>(
+        &'r self,
+        table: Table,
+        mode: IteratorMode<'_>,
+        end: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<Row>> + use<'r, 's> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        self.snapshot
+            .iterator_cf_opt(self.store.family(table), options, mode)
+            .map(|row| row.map_err(|source| self.store.error(source)))
+    }
+}
+
+/// The smallest key above every key with this prefix; none when there is no such key.
+pub(crate) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
