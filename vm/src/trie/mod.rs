@@ -1,0 +1,2 @@
+//! The Merkle Patricia trie.
+pub use alloy_trie::Nibbles;
