@@ -2,9 +2,11 @@
 //! over JSON-RPC ([`rpc`]) and an embedded regtest chain on Bitcoin Core's own consensus engine
 //! ([`embedded`]). [`facade`] offers the embedded chain to other processes as Bitcoin Core would.
 
+pub mod embedded;
 pub mod error;
 pub mod records;
 
+pub use embedded::Embedded;
 pub use error::L1Error;
 pub use records::{MemoryRecords, RecordTable, Records};
 
