@@ -18,6 +18,7 @@
 extern crate alloc;
 
 pub mod abi;
+pub mod code;
 pub mod hash;
 pub mod params;
 pub mod predeploys;
