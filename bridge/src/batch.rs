@@ -1,0 +1,191 @@
+//! The batch codec: the body of a `BATCH` message, L2 blocks as the sequencer listed them.
+//!
+//! Body: one version byte, then one DEFLATE stream (RFC 1951) and nothing after it. Inflated: number of the
+//! first block (varint), the first 20 bytes of the last block's L1 origin hash, and the columns of
+//! [`columns`], each with its length before it, and nothing after the last.
+//!
+//! A decoder enforces its size limit while it inflates and while it rebuilds transactions, so neither a
+//! compression bomb nor a dictionary makes it allocate more than a constant times the limit. Every
+//! transaction that it returns is in canonical EIP-2718 encoding and of type 0, 1, 2 or 4.
+//!
+//! Not checked here: signatures, whether blocks follow each other, and everything else of derivation.
+
+mod columns;
+
+use alloc::vec::Vec;
+use alloy_primitives::Bytes;
+use columns::{BlockColumns, Columns};
+use kedge_genesis::L2Number;
+use miniz_oxide::{
+    deflate::compress_to_vec,
+    inflate::{
+        TINFLStatus,
+        core::{
+            DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+        },
+    },
+};
+
+/// Version of this codec, the first byte of a body.
+pub const CODEC_VERSION: u8 = 0;
+
+/// What a decoder charges for a block or a transaction beside its bytes, so that many empty ones are
+/// bounded like few large ones. Bytes.
+pub const ITEM_CHARGE: usize = 64;
+
+/// Level 9 of miniz: batches are made rarely and their size is what costs.
+const LEVEL: u8 = 9;
+
+/// A sequencer's consecutive L2 blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Number of the first block.
+    pub first: L2Number,
+    /// The first 20 bytes of the last block's L1 origin hash, internal byte order.
+    pub last_origin: [u8; 20],
+    /// The blocks, at least one.
+    pub blocks: Vec<BatchBlock>,
+}
+
+/// What a batch says of one block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchBlock {
+    /// Its timestamp, Unix seconds.
+    pub timestamp: u64,
+    /// Whether it begins the next epoch.
+    pub epoch_step: bool,
+    /// The users' transactions, EIP-2718 bytes, in order.
+    pub transactions: Vec<Bytes>,
+}
+
+impl BatchBlock {
+    /// What this block counts against a decoder's limit, bytes.
+    pub fn decoded_size(&self) -> usize {
+        self.transactions
+            .iter()
+            .fold(ITEM_CHARGE, |size, tx| size.saturating_add(ITEM_CHARGE).saturating_add(tx.len()))
+    }
+}
+
+impl Batch {
+    /// What this batch counts against a decoder's limit, bytes: [`decode`] accepts at least twice this.
+    pub fn decoded_size(&self) -> usize {
+        self.blocks.iter().fold(0, |size, block| size.saturating_add(block.decoded_size()))
+    }
+}
+
+/// Why a batch cannot be encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// It has no blocks.
+    #[error("a batch needs a block")]
+    Empty,
+    /// Timestamps decrease.
+    #[error("timestamps decrease at block {block}")]
+    Time {
+        /// Place of the block in the batch.
+        block: usize,
+    },
+    /// A transaction is undecodable, of another type, or not in its canonical encoding.
+    #[error("transaction {number} of block {block} is not a canonical one of type 0, 1, 2 or 4")]
+    Transaction {
+        /// Place of the block in the batch.
+        block: usize,
+        /// Place of the transaction in the block.
+        number: usize,
+    },
+}
+
+/// Why a body is not a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum BatchFault {
+    /// The first byte is not [`CODEC_VERSION`], or there is none.
+    #[error("unknown codec version")]
+    Version,
+    /// The rest is not one DEFLATE stream, or something follows it.
+    #[error("not one deflate stream")]
+    Deflate,
+    /// It decodes to more than the limit.
+    #[error("decodes to more than the limit")]
+    TooLarge,
+    /// It has no blocks.
+    #[error("no blocks")]
+    Empty,
+    /// The columns do not fit together.
+    #[error("malformed columns")]
+    Columns,
+}
+
+/// Encodes a batch.
+///
+/// # Errors
+/// When it has no blocks, its timestamps decrease or a transaction is not one that a batch may carry.
+pub fn encode(batch: &Batch) -> Result<Vec<u8>, EncodeError> {
+    if batch.blocks.is_empty() {
+        return Err(EncodeError::Empty);
+    }
+    let (mut blocks, mut columns) = (BlockColumns::default(), Columns::default());
+    let mut parent = 0;
+    for (number, block) in batch.blocks.iter().enumerate() {
+        let delta =
+            block.timestamp.checked_sub(parent).ok_or(EncodeError::Time { block: number })?;
+        parent = block.timestamp;
+        blocks.push(delta, block.epoch_step, block.transactions.len() as u64);
+        for (place, raw) in block.transactions.iter().enumerate() {
+            let tx = crate::forced::decode_tx(raw)
+                .ok_or(EncodeError::Transaction { block: number, number: place })?;
+            columns.push(&tx).ok_or(EncodeError::Transaction { block: number, number: place })?;
+        }
+    }
+    let mut raw = Vec::new();
+    columns::put_varint(&mut raw, batch.first.0.into());
+    raw.extend_from_slice(&batch.last_origin);
+    blocks.write(&mut raw);
+    columns.write(&mut raw);
+    let mut body = alloc::vec![CODEC_VERSION];
+    body.extend(compress_to_vec(&raw, LEVEL));
+    Ok(body)
+}
+
+/// Decodes a body, which may inflate to at most `max` bytes and hold blocks and transactions of at most
+/// `max` bytes by [`Batch::decoded_size`].
+///
+/// # Errors
+/// Why it is no batch.
+pub fn decode(body: &[u8], max: usize) -> Result<Batch, BatchFault> {
+    let (version, deflated) = body.split_first().ok_or(BatchFault::Version)?;
+    if *version != CODEC_VERSION {
+        return Err(BatchFault::Version);
+    }
+    columns::read(&inflate(deflated, max)?, max)
+}
+
+/// Inflates one whole DEFLATE stream into at most `max` bytes.
+fn inflate(input: &[u8], max: usize) -> Result<Vec<u8>, BatchFault> {
+    let mut machine = alloc::boxed::Box::<DecompressorOxide>::default();
+    let mut output = alloc::vec![0; max.min(input.len().saturating_mul(4).max(1_024))];
+    let (mut read, mut written) = (0usize, 0usize);
+    loop {
+        let rest = input.get(read..).unwrap_or_default();
+        let (status, consumed, produced) = decompress(
+            &mut machine,
+            rest,
+            &mut output,
+            written,
+            TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+        );
+        read = read.saturating_add(consumed);
+        written = written.saturating_add(produced);
+        match status {
+            TINFLStatus::Done if read == input.len() => {
+                output.truncate(written);
+                return Ok(output);
+            }
+            TINFLStatus::HasMoreOutput if output.len() < max => {
+                output.resize(max.min(output.len().saturating_mul(2).max(1)), 0);
+            }
+            TINFLStatus::HasMoreOutput => return Err(BatchFault::TooLarge),
+            _ => return Err(BatchFault::Deflate),
+        }
+    }
+}
