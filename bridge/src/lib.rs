@@ -24,6 +24,7 @@ pub mod batch;
 pub mod bond;
 pub mod commit;
 pub mod deposit;
+pub mod derive;
 pub mod envelope;
 pub mod forced;
 pub mod hash;

@@ -1,0 +1,295 @@
+//! One L2 block on top of a cursor. Derivation makes every block with this and so does the sequencer,
+//! therefore what the sequencer builds is what everybody derives.
+
+use super::{DeriveError, EpochInfo, ForcedCursor, Ignored, L1Lookup, L2Cursor, lookup};
+use crate::attributes::attributes_tx;
+use crate::deposit::{deposit_tx, deposits_in, vault_script_tx};
+use crate::envelope::{Envelope, Kind, envelopes};
+use crate::forced::{Forced, ForcedTx, decode_tx};
+use crate::vault::VaultScripts;
+use alloc::vec::Vec;
+use alloy_eips::eip2718::Encodable2718 as _;
+use alloy_primitives::Bytes;
+use bitcoin::hashes::Hash as _;
+use bitcoin::{Block, BlockHash, Transaction};
+use kedge_genesis::abi::L1Attributes;
+use kedge_genesis::{L1Height, L1Ref, Params};
+use kedge_vm::{Payload, PayloadTx, intrinsic_gas};
+
+/// Why a block does not follow from its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockFault {
+    /// The next epoch may not begin before the current one's deposits are all taken.
+    #[error("the epoch of L1 block {} has deposits left", origin.height)]
+    EpochIncomplete {
+        /// The current origin.
+        origin: L1Ref,
+    },
+    /// The L1 block that the next epoch needs is not known yet.
+    #[error("there is no L1 block {height} yet")]
+    NoNextOrigin {
+        /// Height of the missing block.
+        height: L1Height,
+    },
+    /// The cursor's origin is not among the epochs: another L1 chain, or long past.
+    #[error("L1 block {} is not a current origin", origin.height)]
+    UnknownOrigin {
+        /// The cursor's origin.
+        origin: L1Ref,
+    },
+    /// The timestamp is outside its bounds.
+    #[error("timestamp {found} is not within {lower}..={upper}")]
+    Timestamp {
+        /// The block's, Unix seconds.
+        found: u64,
+        /// Lowest possible.
+        lower: u64,
+        /// Highest possible.
+        upper: u64,
+    },
+    /// A listed transaction is none that a batch can carry.
+    #[error("transaction {index} is none that a batch can carry")]
+    Transaction {
+        /// Its place in the payload.
+        index: usize,
+    },
+    /// The listed transactions cost more than a block holds before any of them runs.
+    #[error("the transactions cost {found} gas before they run, a block holds {limit}")]
+    IntrinsicGas {
+        /// Sum of the intrinsic gas of all, with the block's overhead.
+        found: u64,
+        /// Gas limit of a block.
+        limit: u64,
+    },
+}
+
+/// Lowest and highest timestamp of a block, Unix seconds: not before its parent nor its origin's median
+/// time past, at most [`Params::max_time_drift`] after the latter or one second after its parent. A block
+/// without deposits, forced and user transactions is `empty` and strictly later than its parent.
+pub fn time_bounds(
+    params: &Params,
+    cursor: &L2Cursor,
+    epoch: &EpochInfo,
+    empty: bool,
+) -> (u64, u64) {
+    let after = cursor.timestamp.saturating_add(1);
+    let lower = if empty { after } else { cursor.timestamp }.max(epoch.median_time);
+    let upper = epoch.median_time.saturating_add(params.max_time_drift).max(after);
+    (lower, upper)
+}
+
+/// The block that follows `cursor`, and the cursor after it.
+///
+/// `epochs` holds the current origin and what is known after it, as [`super::DeriveState::epochs`]. With
+/// `step` the block begins the next epoch. Without a `timestamp` the block takes the lower bound. `user`
+/// transactions are EIP-2718 bytes; whether they can be executed does not matter here.
+///
+/// # Errors
+/// Only when `earlier` fails or answers with another block. A block that the rules do not allow is a
+/// [`BlockFault`].
+pub fn next_payload<L: L1Lookup>(
+    params: &Params,
+    cursor: &L2Cursor,
+    epochs: &[EpochInfo],
+    earlier: &L,
+    step: bool,
+    timestamp: Option<u64>,
+    user: Vec<Bytes>,
+) -> Result<Result<(Payload, L2Cursor), BlockFault>, DeriveError<L::Error>> {
+    let epoch = match find_epoch(cursor, epochs, step) {
+        Ok(epoch) => epoch,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let mut next = L2Cursor {
+        number: cursor.number.next(),
+        timestamp: cursor.timestamp,
+        origin: epoch.at,
+        sequence_number: if step { 0 } else { cursor.sequence_number.saturating_add(1) },
+        deposits_taken: if step { 0 } else { cursor.deposits_taken },
+        epoch_complete: !step && cursor.epoch_complete,
+        forced: cursor.forced,
+    };
+
+    let mut transactions = Vec::new();
+    if step {
+        begin_epoch(params, epoch, &mut transactions);
+    }
+    let system = transactions.len();
+    if !next.epoch_complete {
+        let block = lookup(earlier, epoch.at)?;
+        take_deposits(params, epoch, &block, &mut next, &mut transactions);
+        if next.epoch_complete {
+            take_forced(params, epoch, earlier, &mut next.forced, &mut transactions)?;
+        }
+    }
+    transactions.extend(user.into_iter().map(PayloadTx::User));
+
+    let empty = transactions.len() == system;
+    let (lower, upper) = time_bounds(params, cursor, epoch, empty);
+    next.timestamp = timestamp.unwrap_or(lower);
+    if next.timestamp < lower || next.timestamp > upper {
+        return Ok(Err(BlockFault::Timestamp { found: next.timestamp, lower, upper }));
+    }
+    if let Err(fault) = check_transactions(params, &transactions) {
+        return Ok(Err(fault));
+    }
+    let payload = Payload {
+        number: next.number,
+        timestamp: next.timestamp,
+        origin: next.origin,
+        sequence_number: next.sequence_number,
+        transactions,
+    };
+    Ok(Ok((payload, next)))
+}
+
+/// The epoch that the block belongs to.
+fn find_epoch<'a>(
+    cursor: &L2Cursor,
+    epochs: &'a [EpochInfo],
+    step: bool,
+) -> Result<&'a EpochInfo, BlockFault> {
+    let current = epochs
+        .iter()
+        .position(|epoch| epoch.at == cursor.origin)
+        .ok_or(BlockFault::UnknownOrigin { origin: cursor.origin })?;
+    let at = if step {
+        if !cursor.epoch_complete {
+            return Err(BlockFault::EpochIncomplete { origin: cursor.origin });
+        }
+        current.saturating_add(1)
+    } else {
+        current
+    };
+    epochs.get(at).ok_or(BlockFault::NoNextOrigin { height: cursor.origin.height.next() })
+}
+
+/// Appends the attributes of a new epoch, and the vault's new script if the origin rotated it.
+fn begin_epoch(params: &Params, epoch: &EpochInfo, transactions: &mut Vec<PayloadTx>) {
+    let attributes = attributes_tx(
+        params,
+        &L1Attributes {
+            number: u64::from(epoch.at.height.0),
+            hash: epoch.at.hash,
+            merkle_root: epoch.merkle_root,
+            median_time: epoch.median_time,
+            fee_rate: epoch.fee_rate,
+            sequence_number: 0,
+        },
+    );
+    transactions.push(PayloadTx::System(attributes));
+    let rotated = Some(epoch.at.height.plus(params.rotation_grace));
+    if epoch.vault.previous.as_ref().map(|(_, until)| *until) == rotated {
+        let rotation = vault_script_tx(bitcoin_hash(epoch.at), &epoch.vault.current, params);
+        transactions.push(PayloadTx::System(rotation));
+    }
+}
+
+/// The block's hash as Bitcoin's type.
+fn bitcoin_hash(at: L1Ref) -> BlockHash {
+    BlockHash::from_byte_array(at.hash.0)
+}
+
+/// Appends the next deposits of the epoch, as many as one block takes.
+fn take_deposits(
+    params: &Params,
+    epoch: &EpochInfo,
+    block: &Block,
+    next: &mut L2Cursor,
+    transactions: &mut Vec<PayloadTx>,
+) {
+    let scan = deposits_in(block, &epoch.vault, params.min_deposit, epoch.at.height);
+    let room = params.deposits_gas_per_block.checked_div(params.deposit_gas).unwrap_or(1).max(1);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let done = usize::try_from(next.deposits_taken).unwrap_or(usize::MAX);
+    let rest = scan.deposits.get(done..).unwrap_or_default();
+    transactions.extend(
+        rest.iter()
+            .take(room)
+            .map(|deposit| PayloadTx::System(deposit_tx(bitcoin_hash(epoch.at), deposit, params))),
+    );
+    next.epoch_complete = rest.len() <= room;
+    next.deposits_taken = if next.epoch_complete {
+        0
+    } else {
+        u32::try_from(done.saturating_add(room)).unwrap_or(u32::MAX)
+    };
+}
+
+/// Appends the transactions of queued forced messages, first in first out, up to the epoch's share of
+/// declared gas. A message goes in as a whole; one that is none is passed over.
+fn take_forced<L: L1Lookup>(
+    params: &Params,
+    epoch: &EpochInfo,
+    earlier: &L,
+    queue: &mut ForcedCursor,
+    transactions: &mut Vec<PayloadTx>,
+) -> Result<(), DeriveError<L::Error>> {
+    let mut budget = params.forced_gas_per_epoch;
+    while queue.height <= epoch.at.height {
+        let block = if queue.height == epoch.at.height {
+            lookup(earlier, epoch.at)?
+        } else {
+            earlier.l1_block(queue.height)?
+        };
+        let messages = block.txdata.iter().flat_map(|tx| {
+            envelopes(tx)
+                .into_iter()
+                .filter(|(_, envelope)| envelope.kind == Kind::Forced)
+                .map(move |(input, envelope)| (tx, input, envelope))
+        });
+        let skip = usize::try_from(queue.skip).unwrap_or(usize::MAX);
+        for (tx, input, envelope) in messages.skip(skip) {
+            let height = queue.height;
+            if let Ok(message) = forced_message(params, tx, input, &envelope, &epoch.vault, height)
+            {
+                let Some(rest) = budget.checked_sub(message.gas) else { return Ok(()) };
+                budget = rest;
+                transactions
+                    .extend(message.transactions.into_iter().map(|tx| PayloadTx::User(tx.raw)));
+            }
+            queue.skip = queue.skip.saturating_add(1);
+        }
+        *queue = ForcedCursor { height: queue.height.next(), skip: 0 };
+    }
+    Ok(())
+}
+
+/// The forced message of an envelope in input number `input` of `reveal`.
+///
+/// Its price is due to the vault as it is when the message's turn comes, so a message that waits through a
+/// rotation is still paid for.
+pub(super) fn forced_message(
+    params: &Params,
+    reveal: &Transaction,
+    input: u32,
+    envelope: &Envelope,
+    vault: &VaultScripts,
+    height: L1Height,
+) -> Result<Forced, Ignored> {
+    if !envelope.fits(params) {
+        return Err(Ignored::NotOurs);
+    }
+    let message = Forced::decode(&envelope.body, params).map_err(Ignored::Forced)?;
+    message.check_price(reveal, input, vault, height, params).map_err(Ignored::Forced)?;
+    // Declared gas is what is paid for, so it has to cover what a transaction costs in any case.
+    let covers = |tx: &ForcedTx| intrinsic_gas(&tx.raw) <= tx.gas;
+    if message.transactions.iter().all(covers) { Ok(message) } else { Err(Ignored::ForcedGas) }
+}
+
+/// Checks that a block can hold what it lists before any of it runs.
+fn check_transactions(params: &Params, transactions: &[PayloadTx]) -> Result<(), BlockFault> {
+    let limit = params.block_gas_limit;
+    let mut found = params.block_overhead_gas;
+    for (index, tx) in transactions.iter().enumerate() {
+        let gas = match tx {
+            PayloadTx::System(deposit) => intrinsic_gas(&deposit.encoded_2718()),
+            PayloadTx::User(raw) if decode_tx(raw).is_none() => {
+                return Err(BlockFault::Transaction { index });
+            }
+            PayloadTx::User(raw) => intrinsic_gas(raw),
+        };
+        found = found.saturating_add(gas);
+    }
+    if found > limit { Err(BlockFault::IntrinsicGas { found, limit }) } else { Ok(()) }
+}
