@@ -1,0 +1,460 @@
+//! All assertions seen on Bitcoin, as a pure state machine: Bitcoin block in, events out.
+//!
+//! An assertion is a reveal whose envelope is of kind `ASSERTION` (see [`kedge_bridge::assertion`]). It
+//! counts when its parent is the genesis or an assertion that counts, its parameters are ours, the Bitcoin
+//! block that it claims about is in the chain below the reveal's own and at most
+//! [`Params::max_assertion_span`] above the parent's, and its bond is there and large enough. Everything
+//! else is ignored for a counted reason. Whether it is *true* is another matter: that is
+//! [`AssertionNode::agrees`], which a node knows from its own derivation.
+//!
+//! One that counts settles when its parent is settled and the challenge window has passed. Settled
+//! assertions are forgotten four challenge windows later if a settled one continues them; those that are
+//! not continued stay, so that the chain of true ones can always go on. Bonds bound how many there are.
+
+use alloc::vec::Vec;
+use alloy_primitives::B256;
+use bitcoin::{OutPoint, Txid};
+use kedge_bridge::assertion::{AssertionBody, assertion_id, bond_of};
+use kedge_bridge::derive::L1Block;
+use kedge_bridge::derive::codec::{CodecError, Reader, Writer};
+use kedge_bridge::envelope::{Envelope, Kind, envelopes};
+use kedge_genesis::{L1Height, L1Ref, Params, Sats};
+
+/// Bytes of an assertion's body besides its claims.
+const BODY_HEAD_BYTES: usize = 32 + 32 + 4 + 32;
+/// Settled assertions that are continued are forgotten after so many challenge windows.
+const KEEP_WINDOWS: u32 = 4;
+
+/// This node's own derivation of one L1 block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnBlock {
+    /// Hash of the L1 block, internal byte order.
+    pub hash: B256,
+    /// Hashes of the claims of its segments, in order ([`crate::StepOutput::claims`]).
+    pub claims: Vec<B256>,
+}
+
+/// This node's own derivation.
+pub trait OwnChain {
+    /// Why this machine could not answer.
+    type Error;
+
+    /// What this node derived at `height`. None exactly below and at the network's L1 start and above the
+    /// last L1 block processed.
+    ///
+    /// # Errors
+    /// Only when this machine failed.
+    fn own_block(&self, height: L1Height) -> Result<Option<OwnBlock>, Self::Error>;
+}
+
+/// How far an assertion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionStatus {
+    /// It can still be challenged, or its parent can.
+    Proposed,
+    /// Nobody proved it wrong in time.
+    Settled {
+        /// The L1 block that settled it.
+        at: L1Height,
+    },
+}
+
+/// An assertion that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssertionNode {
+    /// Its id, [`assertion_id`] of its bond.
+    pub id: B256,
+    /// The assertion that it continues; zero continues the genesis.
+    pub parent: B256,
+    /// The L1 block at whose end its last claim holds.
+    pub l1: L1Ref,
+    /// One claim hash per segment since the parent.
+    pub claims: Vec<B256>,
+    /// Height of its reveal.
+    pub confirmed_at: L1Height,
+    /// The L1 block that settles it if nobody proves it wrong before.
+    pub deadline: L1Height,
+    /// Its bond, an output of the reveal.
+    pub bond: OutPoint,
+    /// What the bond holds.
+    pub bond_value: Sats,
+    /// The envelope's publisher, to whom the bond returns. X-only key.
+    pub proposer: [u8; 32],
+    /// How far it is.
+    pub status: AssertionStatus,
+    /// Whether it and all before it equal this node's own derivation.
+    pub agrees: bool,
+}
+
+/// Why an assertion does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssertionFault {
+    /// It is for another chain.
+    #[error("it is for another chain")]
+    NotOurs,
+    /// The body does not decode.
+    #[error("its body does not decode")]
+    Body,
+    /// It was made under other parameters.
+    #[error("it was made under other parameters")]
+    Params,
+    /// Its parent is not known.
+    #[error("its parent is not known")]
+    Parent,
+    /// It spans no L1 block or too many.
+    #[error("it spans from L1 block {from} to {to}")]
+    Span {
+        /// Height of the parent's L1 block.
+        from: L1Height,
+        /// Height of its own.
+        to: L1Height,
+    },
+    /// The L1 block that it claims about is not in the chain below it.
+    #[error("its L1 block is not in this chain")]
+    L1,
+    /// Its bond is missing or too small.
+    #[error("its bond is missing or too small")]
+    Bond,
+}
+
+impl AssertionFault {
+    /// A short constant name, to count by.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::NotOurs => "not_ours",
+            Self::Body => "body",
+            Self::Params => "params",
+            Self::Parent => "parent",
+            Self::Span { .. } => "span",
+            Self::L1 => "l1",
+            Self::Bond => "bond",
+        }
+    }
+}
+
+/// What a Bitcoin block did to the assertions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionEvent {
+    /// An assertion counts from now on. One that does not agree is to be challenged.
+    Proposed {
+        /// Its id.
+        id: B256,
+        /// Whether it equals this node's own derivation.
+        agrees: bool,
+    },
+    /// An assertion settled. One that does not agree is an alarm: nobody challenged it.
+    Settled {
+        /// Its id.
+        id: B256,
+        /// Whether it equals this node's own derivation.
+        agrees: bool,
+    },
+    /// An assertion does not count.
+    Ignored {
+        /// The reveal.
+        txid: Txid,
+        /// The input whose witness it is.
+        input: u32,
+        /// Why.
+        fault: AssertionFault,
+    },
+}
+
+/// The furthest point that settled assertions have reached and this node agrees with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettledHead {
+    /// The assertion; zero for the genesis.
+    pub id: B256,
+    /// The L1 block at whose end its last claim holds.
+    pub l1: L1Ref,
+}
+
+/// All assertions that count and are not forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssertionTracker {
+    /// The last L1 block seen.
+    l1: L1Height,
+    /// The furthest agreeing settled point.
+    settled: SettledHead,
+    /// In the order in which Bitcoin has them, so parents come before children.
+    nodes: Vec<AssertionNode>,
+}
+
+impl AssertionTracker {
+    /// No assertions yet: the network's start is settled.
+    pub const fn genesis(params: &Params) -> Self {
+        Self {
+            l1: params.l1_start.height,
+            settled: SettledHead { id: B256::ZERO, l1: params.l1_start },
+            nodes: Vec::new(),
+        }
+    }
+
+    /// The last L1 block seen.
+    pub const fn l1_height(&self) -> L1Height {
+        self.l1
+    }
+
+    /// The furthest settled point that this node agrees with.
+    pub const fn settled(&self) -> SettledHead {
+        self.settled
+    }
+
+    /// The furthest point that this node agrees with and that settled at least `depth` L1 blocks before
+    /// the last one seen; none when that is only the genesis or longer ago than is remembered.
+    pub fn settled_since(&self, depth: u32) -> Option<&AssertionNode> {
+        self.nodes
+            .iter()
+            .filter(|node| {
+                let settled = matches!(node.status, AssertionStatus::Settled { at } if at.plus(depth) <= self.l1);
+                settled && node.agrees
+            })
+            .max_by_key(|node| node.l1.height)
+    }
+
+    /// The assertions, in the order in which Bitcoin has them.
+    pub fn nodes(&self) -> &[AssertionNode] {
+        &self.nodes
+    }
+
+    /// The assertion with that id.
+    pub fn get(&self, id: &B256) -> Option<&AssertionNode> {
+        self.nodes.iter().find(|node| node.id == *id)
+    }
+
+    /// Takes the next L1 block, which `own` must already know.
+    ///
+    /// # Errors
+    /// Only when `own` fails; nothing is changed then.
+    pub fn on_l1_block<O: OwnChain>(
+        &mut self,
+        params: &Params,
+        l1: &L1Block,
+        own: &O,
+    ) -> Result<Vec<AssertionEvent>, O::Error> {
+        let mut next = self.clone();
+        next.l1 = l1.at.height;
+        let mut events = Vec::new();
+        for tx in &l1.block.txdata {
+            for (input, envelope) in envelopes(tx) {
+                if envelope.kind != Kind::Assertion {
+                    continue;
+                }
+                events.push(match next.judge(params, l1, tx, input, &envelope, own)? {
+                    Ok(node) => {
+                        let event = AssertionEvent::Proposed { id: node.id, agrees: node.agrees };
+                        next.nodes.push(node);
+                        event
+                    }
+                    Err(fault) => AssertionEvent::Ignored { txid: tx.compute_txid(), input, fault },
+                });
+            }
+        }
+        next.settle(&mut events);
+        next.forget(params);
+        *self = next;
+        Ok(events)
+    }
+
+    /// Whether an envelope found in a reveal is an assertion that counts.
+    fn judge<O: OwnChain>(
+        &self,
+        params: &Params,
+        l1: &L1Block,
+        reveal: &bitcoin::Transaction,
+        input: u32,
+        envelope: &Envelope,
+        own: &O,
+    ) -> Result<Result<AssertionNode, AssertionFault>, O::Error> {
+        if !envelope.fits(params) {
+            return Ok(Err(AssertionFault::NotOurs));
+        }
+        let Some(body) = AssertionBody::decode(&envelope.body) else {
+            return Ok(Err(AssertionFault::Body));
+        };
+        if body.params_hash != params.hash() {
+            return Ok(Err(AssertionFault::Params));
+        }
+        let (from, parent_agrees) = match self.get(&body.parent) {
+            Some(parent) => (parent.l1.height, parent.agrees),
+            None if body.parent.is_zero() => (params.l1_start.height, true),
+            None => return Ok(Err(AssertionFault::Parent)),
+        };
+        let to = body.l1.height;
+        if to <= from || to.since(from) > params.max_assertion_span {
+            return Ok(Err(AssertionFault::Span { from, to }));
+        }
+        // Nothing can name the block that it is in.
+        if to >= l1.at.height || own.own_block(to)?.is_none_or(|block| block.hash != body.l1.hash) {
+            return Ok(Err(AssertionFault::L1));
+        }
+        let bond = bond_of(reveal, input, envelope, params)
+            .filter(|(_, value)| *value >= params.proposer_bond);
+        let Some((bond, bond_value)) = bond else { return Ok(Err(AssertionFault::Bond)) };
+        let agrees = parent_agrees && same_claims(&body.claims, from, to, own)?;
+        Ok(Ok(AssertionNode {
+            id: assertion_id(&bond),
+            parent: body.parent,
+            l1: body.l1,
+            claims: body.claims,
+            confirmed_at: l1.at.height,
+            deadline: l1.at.height.plus(params.challenge_window),
+            bond,
+            bond_value,
+            proposer: envelope.publisher.serialize(),
+            status: AssertionStatus::Proposed,
+            agrees,
+        }))
+    }
+
+    /// Settles what is due. Parents come first, so one pass is enough.
+    fn settle(&mut self, events: &mut Vec<AssertionEvent>) {
+        let mut waiting: Vec<B256> = Vec::new();
+        for node in &mut self.nodes {
+            if matches!(node.status, AssertionStatus::Settled { .. }) {
+                continue;
+            }
+            if node.deadline > self.l1 || waiting.contains(&node.parent) {
+                waiting.push(node.id);
+                continue;
+            }
+            node.status = AssertionStatus::Settled { at: self.l1 };
+            if node.agrees && node.l1.height > self.settled.l1.height {
+                self.settled = SettledHead { id: node.id, l1: node.l1 };
+            }
+            events.push(AssertionEvent::Settled { id: node.id, agrees: node.agrees });
+        }
+    }
+
+    /// Forgets what settled long ago and is continued.
+    fn forget(&mut self, params: &Params) {
+        let keep = params.challenge_window.saturating_mul(KEEP_WINDOWS);
+        let settled = |node: &AssertionNode| matches!(node.status, AssertionStatus::Settled { .. });
+        let continued: Vec<B256> =
+            self.nodes.iter().filter(|node| settled(node)).map(|node| node.parent).collect();
+        let now = self.l1;
+        self.nodes.retain(|node| {
+            let old = settled(node) && node.deadline.plus(keep) <= now;
+            !(old && continued.contains(&node.id))
+        });
+    }
+
+    /// The body of the assertion that continues the furthest one that this node agrees with, up to the
+    /// newest L1 block with finality depth, as far as its span and one chunk allow. None when there is
+    /// nothing new to say.
+    ///
+    /// # Errors
+    /// Only when `own` fails.
+    pub fn build_assertion<O: OwnChain>(
+        &self,
+        params: &Params,
+        own: &O,
+    ) -> Result<Option<AssertionBody>, O::Error> {
+        let (parent, from) = self
+            .nodes
+            .iter()
+            .filter(|node| node.agrees && node.l1.height > self.settled.l1.height)
+            // Of equal ones the first: it settles first.
+            .rev()
+            .max_by_key(|node| node.l1.height)
+            .map_or((self.settled.id, self.settled.l1.height), |node| (node.id, node.l1.height));
+        let newest = self.l1.next().0.saturating_sub(params.finality_depth);
+        let newest = L1Height(newest).min(from.plus(params.max_assertion_span));
+        let room = usize::try_from(params.max_chunk_bytes).unwrap_or(usize::MAX);
+        let room = room.saturating_sub(BODY_HEAD_BYTES) / 32;
+        let mut claims: Vec<B256> = Vec::new();
+        let mut l1 = None;
+        let mut height = from.next();
+        while height <= newest {
+            let Some(block) = own.own_block(height)? else { break };
+            if claims.len().saturating_add(block.claims.len()) > room {
+                break;
+            }
+            claims.extend(block.claims);
+            l1 = Some(L1Ref { height, hash: block.hash });
+            height = height.next();
+        }
+        let params_hash = params.hash();
+        Ok(l1.map(|l1| AssertionBody { parent, params_hash, l1, claims }))
+    }
+
+    /// The canonical encoding, RLP.
+    pub fn encode(&self) -> Vec<u8> {
+        Writer::record(|w| {
+            w.item(&self.l1.0);
+            w.item(&self.settled.id);
+            w.l1(&self.settled.l1);
+            w.each(&self.nodes, |w, node| w.list(|w| node.write(w)));
+        })
+    }
+
+    /// The tracker with that canonical encoding.
+    ///
+    /// # Errors
+    /// When the bytes are not what [`Self::encode`] writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        Reader::record(bytes, |r| {
+            Ok(Self {
+                l1: r.height()?,
+                settled: SettledHead { id: r.item()?, l1: r.l1()? },
+                nodes: r.each(usize::MAX, |r| r.list(AssertionNode::read))?,
+            })
+        })
+    }
+}
+
+impl AssertionNode {
+    fn write(&self, w: &mut Writer) {
+        w.item(&self.id);
+        w.item(&self.parent);
+        w.l1(&self.l1);
+        w.each(&self.claims, Writer::item);
+        w.item(&self.confirmed_at.0);
+        w.item(&self.deadline.0);
+        w.outpoint(&self.bond);
+        w.item(&self.bond_value.0);
+        w.item(&B256::new(self.proposer));
+        let at = match self.status {
+            AssertionStatus::Proposed => None,
+            AssertionStatus::Settled { at } => Some(at),
+        };
+        w.each(at, |w, at| w.item(&at.0));
+        w.item(&self.agrees);
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            id: r.item()?,
+            parent: r.item()?,
+            l1: r.l1()?,
+            claims: r.each(usize::MAX, Reader::item)?,
+            confirmed_at: r.height()?,
+            deadline: r.height()?,
+            bond: r.outpoint()?,
+            bond_value: Sats(r.item()?),
+            proposer: r.item::<B256>()?.0,
+            status: r
+                .option(Reader::height)?
+                .map_or(AssertionStatus::Proposed, |at| AssertionStatus::Settled { at }),
+            agrees: r.item()?,
+        })
+    }
+}
+
+/// Whether these are this node's own claims of the L1 blocks above `from` up to `to`.
+fn same_claims<O: OwnChain>(
+    claims: &[B256],
+    from: L1Height,
+    to: L1Height,
+    own: &O,
+) -> Result<bool, O::Error> {
+    let mut rest = claims;
+    let mut height = from.next();
+    while height <= to {
+        let Some(block) = own.own_block(height)? else { return Ok(false) };
+        let Some(after) = rest.strip_prefix(block.claims.as_slice()) else { return Ok(false) };
+        rest = after;
+        height = height.next();
+    }
+    Ok(rest.is_empty())
+}
