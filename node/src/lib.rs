@@ -1,3 +1,4 @@
 //! The Kedge node.
 
 pub mod l1;
+pub mod mempool;
