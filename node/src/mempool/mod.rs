@@ -22,7 +22,7 @@ pub use error::PoolError;
 pub use validate::PooledTransaction;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use kedge_genesis::params::Params;
+use kedge_vm::EvmConfig;
 use op_revm::{L1BlockInfo, OpSpecId};
 use parking_lot::Mutex;
 use pool::Pool;
@@ -36,8 +36,10 @@ pub struct MempoolConfig {
     pub chain_id: u64,
     /// The rules that transactions will be executed by.
     pub spec: OpSpecId,
-    /// Gas limit of a block, and of a transaction (EIP-7825).
-    pub block_gas_limit: u64,
+    /// Most gas that a transaction can declare and still fit an otherwise empty block.
+    pub max_gas: u64,
+    /// Largest data footprint of a block, in gas (Jovian).
+    pub max_footprint: u64,
     /// Lowest base fee that there can be, wei per gas: less never gets in.
     pub min_base_fee: u64,
     /// Most transactions in the pool.
@@ -54,12 +56,13 @@ pub struct MempoolConfig {
 
 impl MempoolConfig {
     /// The defaults for a network.
-    pub fn new(params: &Params, spec: OpSpecId) -> Self {
+    pub fn new(evm: &EvmConfig) -> Self {
         Self {
-            chain_id: params.chain_id,
-            spec,
-            block_gas_limit: params.block_gas_limit,
-            min_base_fee: params.fees.min_base_fee,
+            chain_id: evm.chain_id,
+            spec: evm.spec,
+            max_gas: evm.max_transaction_gas(),
+            max_footprint: evm.gas_limit,
+            min_base_fee: evm.fees.min_base_fee,
             max_transactions: 16_384,
             max_bytes: 128 * 1024 * 1024,
             max_per_sender: 1_024,

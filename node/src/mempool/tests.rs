@@ -6,7 +6,7 @@ use alloy_eips::Encodable2718;
 use alloy_network::TxSignerSync;
 use alloy_primitives::{Signature, TxKind};
 use alloy_signer_local::PrivateKeySigner;
-use kedge_genesis::params::Network;
+use kedge_genesis::Network;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
@@ -68,7 +68,7 @@ impl Journal for FakeJournal {
 }
 
 fn config() -> MempoolConfig {
-    MempoolConfig::new(Network::Dev.params(), OpSpecId::JOVIAN)
+    MempoolConfig::new(&EvmConfig::from_params(Network::Dev.params()))
 }
 
 fn signer(index: u8) -> PrivateKeySigner {
@@ -142,7 +142,7 @@ fn every_rule_refuses_with_the_message_that_wallets_match_on() {
             sign(0, TxEip1559 { gas_limit: 30_000, input: vec![1; 500].into(), ..cheap() }),
             "insufficient gas for floor data gas cost: gas 30000, minimum needed 41000",
         ),
-        (sign(0, TxEip1559 { gas_limit: 16_777_217, ..cheap() }), "exceeds block gas limit"),
+        (sign(0, TxEip1559 { gas_limit: 16_777_216, ..cheap() }), "exceeds block gas limit"),
         (
             sign(0, TxEip1559 { max_priority_fee_per_gas: 2 * GWEI, ..cheap() }),
             "max priority fee per gas higher than max fee per gas",
@@ -193,7 +193,7 @@ fn the_fee_for_bitcoin_space_counts_against_the_balance() {
     let encoded = sign(0, transfer(0, GWEI));
     assert!(matches!(mempool.add(encoded.clone()), Err(PoolError::InsufficientFunds { .. })));
     let fees = state.fees().expect("fake");
-    let data_fee = fees.data_fee(&encoded, 21_000, OpSpecId::JOVIAN);
+    let data_fee = fees.data_fee(&encoded, 21_000, config().spec);
     assert!(data_fee > U256::ZERO);
     state.set(signer(0).address(), 0, gas + data_fee.to::<u128>());
     mempool.add(encoded).expect("now it is covered");

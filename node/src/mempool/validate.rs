@@ -33,6 +33,11 @@ impl PooledTransaction {
         self.tx.nonce()
     }
 
+    /// The gas that it declares.
+    pub fn gas_limit(&self) -> u64 {
+        self.tx.gas_limit()
+    }
+
     /// The most wei that it can cost its sender.
     pub fn cost(&self) -> U256 {
         U256::from(self.tx.gas_limit())
@@ -106,11 +111,8 @@ fn check_gas_and_fees(config: &MempoolConfig, tx: &OpPooledTransaction) -> Resul
     if tx.nonce() == u64::MAX {
         return Err(PoolError::NonceMax);
     }
-    if tx.gas_limit() > config.block_gas_limit {
-        return Err(PoolError::GasLimitTooHigh {
-            found: tx.gas_limit(),
-            limit: config.block_gas_limit,
-        });
+    if tx.gas_limit() > config.max_gas {
+        return Err(PoolError::GasLimitTooHigh { found: tx.gas_limit(), limit: config.max_gas });
     }
     let cap = tx.max_fee_per_gas();
     if let Some(tip) = tx.max_priority_fee_per_gas()
@@ -155,11 +157,8 @@ pub(super) fn at_head(
         return Err(PoolError::NonceTooLow { next: account.nonce, found: tx.nonce() });
     }
     let footprint = fees.footprint(&tx.encoded);
-    if footprint > config.block_gas_limit {
-        return Err(PoolError::FootprintTooLarge {
-            found: footprint,
-            limit: config.block_gas_limit,
-        });
+    if footprint > config.max_footprint {
+        return Err(PoolError::FootprintTooLarge { found: footprint, limit: config.max_footprint });
     }
     tx.data_fee = fees.data_fee(&tx.encoded, tx.tx.gas_limit(), config.spec);
     let cost = tx.cost();
