@@ -332,6 +332,43 @@ impl Embedded {
         }
     }
 
+    /// The hash of the block at a height of the best chain.
+    pub fn hash_at(&self, height: L1Height) -> Option<BlockHash> {
+        self.state.lock().links.get(height.0 as usize).map(|link| link.hash)
+    }
+
+    /// The height of a block, on the best chain or not.
+    ///
+    /// # Errors
+    /// [`L1Error::BlockNotFound`], or when the engine fails.
+    pub fn height_of(&self, hash: &BlockHash) -> Result<L1Height, L1Error> {
+        let state = self.state.lock();
+        let height = state.entry(hash)?.height();
+        Ok(L1Height(u32::try_from(height).unwrap_or_default()))
+    }
+
+    /// The fee rate that [`Bitcoin::fee_rate`] answers.
+    pub fn estimate(&self) -> Option<FeeRate> {
+        self.state.lock().fee_rate
+    }
+
+    /// The fee of a transaction whose inputs are known, whether it is in the mempool or not.
+    pub fn fee_of(&self, tx: &Transaction) -> Option<Amount> {
+        let state = self.state.lock();
+        let mut held = Amount::ZERO;
+        for input in &tx.input {
+            let outpoint = &input.previous_output;
+            let value = match (state.coins.get(outpoint), state.pool.get(&outpoint.txid)) {
+                (Some(coin), _) => coin.output.value,
+                (None, Some(entry)) => entry.tx.output.get(outpoint.vout as usize)?.value,
+                (None, None) => return None,
+            };
+            held = held.checked_add(value)?;
+        }
+        let paid = tx.output.iter().map(|output| output.value);
+        held.checked_sub(paid.sum())
+    }
+
     /// Whether outputs of this transaction are unspent on the chain.
     pub fn is_confirmed(&self, tx: &Transaction) -> bool {
         let state = self.state.lock();
@@ -527,7 +564,7 @@ impl Bitcoin for Embedded {
     }
 
     async fn block_hash(&self, height: L1Height) -> Result<Option<BlockHash>, L1Error> {
-        Ok(self.state.lock().links.get(height.0 as usize).map(|link| link.hash))
+        Ok(self.hash_at(height))
     }
 
     async fn block(&self, hash: &BlockHash) -> Result<Block, L1Error> {
@@ -547,7 +584,7 @@ impl Bitcoin for Embedded {
     }
 
     async fn fee_rate(&self, _target_blocks: u16) -> Result<Option<FeeRate>, L1Error> {
-        Ok(self.state.lock().fee_rate)
+        Ok(self.estimate())
     }
 
     async fn in_mempool(&self, txid: &Txid) -> Result<bool, L1Error> {

@@ -4,11 +4,14 @@
 
 pub mod embedded;
 pub mod error;
+pub mod facade;
 pub mod records;
+pub mod rpc;
 
 pub use embedded::Embedded;
 pub use error::L1Error;
 pub use records::{MemoryRecords, RecordTable, Records};
+pub use rpc::{Auth, RpcClient};
 
 use async_trait::async_trait;
 use bitcoin::block::Header;
