@@ -181,7 +181,7 @@ macro_rules! list_codec {
         }
     )*};
 }
-list_codec!(u32, B256, Address, Txid, Bytes, String, (u8, (Vec<u8>, Option<Vec<u8>>)));
+list_codec!(u32, B256, Address, Txid, Bytes, (u8, (Vec<u8>, Option<Vec<u8>>)));
 
 impl<A: Codec, B: Codec> Codec for (A, B) {
     fn put(&self, out: &mut Vec<u8>) {

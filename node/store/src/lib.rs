@@ -3,17 +3,32 @@
 //! * [`Store`] opens the database and refuses one that belongs to another chain or a newer version.
 //! * [`Change`] is one atomic write. Inside it, blocks of the L2 chain and of Bitcoin are *recorded*:
 //!   what they overwrite goes to their undo record, so each forward write has an exact unwind.
-//! * [`Reader`] is a consistent view, cheap enough for one per request.
+//! * [`Reader`] is a consistent view, cheap enough for one per request. [`L2Rows`] and [`L1Rows`] read
+//!   rows by key from either; [`Reader`] adds what needs a scan, and [`StateAt`], the state after any
+//!   block.
+//!
+//! Accounts and slots are kept at `latest`, and for each change of one the value from before it, keyed by
+//! account (and slot) and block number. The state after block `n` is the first change after `n`, or the
+//! latest value where there is none; so state at every block is at hand, tries at `latest` only.
 
 mod change;
 mod codec;
 mod db;
 mod error;
+mod l1;
+mod l2;
 mod read;
+mod state;
 mod table;
 
 pub use change::Change;
 pub use db::{Durability, Identity, SCHEMA, Store};
 pub use error::{Result, StoreError};
+pub use l1::{
+    AssertionRow, BatchRow, DepositRow, L1Row, L1Rows, L1Sums, NoteRow, OwnClaims, PayoutRow,
+    Solvency, UnattributedRow, VaultUtxo, finalized,
+};
+pub use l2::{BlockInfo, L2Rows, L2Sums, QueuedWithdrawal};
 pub use read::{Reader, Row, Rows};
+pub use state::{LatestState, StateAt};
 pub use table::{Domain, Table};
