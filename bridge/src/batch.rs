@@ -111,7 +111,7 @@ pub enum BatchFault {
     /// It has no blocks.
     #[error("no blocks")]
     Empty,
-    /// The columns do not fit together.
+    /// The columns do not fit together, or one access list alone exceeds the limit.
     #[error("malformed columns")]
     Columns,
 }

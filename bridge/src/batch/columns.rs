@@ -401,8 +401,6 @@ impl<'a> TxReader<'a> {
 
     fn next(&mut self) -> Result<Bytes, BatchFault> {
         let tx = self.read().ok_or(BatchFault::Columns)?;
-        // The dictionaries repeat at most 20 bytes per byte read, so this allocation is bounded by the
-        // columns' size; the charge bounds the sum.
         self.charge(tx.encode_2718_len().saturating_add(ITEM_CHARGE))?;
         Ok(tx.encoded_2718().into())
     }
@@ -501,6 +499,10 @@ impl<'a> TxReader<'a> {
         for _ in 0..number(&mut self.access)? {
             let place = number(&mut self.access)?;
             let address = self.address(place)?;
+            // One byte names 20, so the budget is asked before the transaction's size is known.
+            if items.len().saturating_mul(Address::len_bytes()) > self.budget {
+                return None;
+            }
             let mut storage_keys = Vec::new();
             for _ in 0..number(&mut self.access)? {
                 storage_keys.push(B256::new(self.access.array()?));
