@@ -1,0 +1,114 @@
+//! The clients that people use, from npm: `cast`, `forge`, and programs on viem and ethers.
+
+use crate::process::read;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The npm prefix with the pinned tools, `KEDGE_TOOLS`.
+fn prefix() -> Result<PathBuf> {
+    let dir = std::env::var_os("KEDGE_TOOLS").context("KEDGE_TOOLS is not set: run `make test`")?;
+    Ok(dir.into())
+}
+
+fn modules() -> Result<PathBuf> {
+    Ok(prefix()?.join("node_modules"))
+}
+
+/// Where the sources of the tests' own tools are.
+pub fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tools")
+}
+
+/// `cast` against one node.
+#[derive(Clone, Debug)]
+pub struct Cast {
+    rpc: String,
+}
+
+impl Cast {
+    /// A client of this URL.
+    pub fn new(rpc: impl Into<String>) -> Self {
+        Self { rpc: rpc.into() }
+    }
+
+    /// What a command prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let cast = modules()?.join("@foundry-rs/cast-linux-amd64/bin/cast");
+        let mut all = arguments.to_vec();
+        all.extend(["--rpc-url", &self.rpc]);
+        read(&cast, all).await
+    }
+
+    /// What a command prints as JSON.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let text = self.run(&all).await?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+}
+
+/// Deploys a contract of `tests/tools` with `forge create` and gives what that prints.
+///
+/// # Errors
+/// When it fails.
+pub async fn forge_create(rpc: &str, key: &str, contract: &str, scratch: &Path) -> Result<Value> {
+    let forge = modules()?.join("@foundry-rs/forge-linux-amd64/bin/forge");
+    let project = scratch.join("forge");
+    std::fs::create_dir_all(project.join("src"))?;
+    std::fs::copy(
+        sources().join(format!("{contract}.sol")),
+        project.join(format!("src/{contract}.sol")),
+    )?;
+    // The compiler from npm behind the command line of the native one.
+    let solc = project.join("solc");
+    std::fs::write(
+        &solc,
+        format!(
+            "#!/bin/sh\nNODE_PATH='{}' exec node '{}' \"$@\"\n",
+            modules()?.display(),
+            sources().join("solc.cjs").display()
+        ),
+    )?;
+    std::fs::set_permissions(&solc, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let root = project.display().to_string();
+    let text = read(
+        &forge,
+        [
+            "create",
+            &format!("src/{contract}.sol:{contract}"),
+            "--root",
+            &root,
+            "--use",
+            &solc.display().to_string(),
+            "--offline",
+            "--rpc-url",
+            rpc,
+            "--private-key",
+            key,
+            "--broadcast",
+            "--json",
+        ],
+    )
+    .await?;
+    let line = text.lines().rfind(|line| line.starts_with('{')).context("forge prints no JSON")?;
+    Ok(serde_json::from_str(line)?)
+}
+
+/// Runs a program of `tests/tools` on Node.js with the npm packages and gives what it prints.
+///
+/// # Errors
+/// When it fails.
+pub async fn node(program: &str, arguments: &[&str]) -> Result<String> {
+    let mut all = vec![sources().join(program).display().to_string()];
+    all.push(prefix()?.display().to_string());
+    all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    read(Path::new("node"), all).await
+}
