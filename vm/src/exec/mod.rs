@@ -1,15 +1,19 @@
 //! Execution of one payload.
 
+mod cache;
 pub mod header;
+mod run;
 
-use crate::state::DbError;
-use crate::trie::Nibbles;
 use crate::{
     EvmConfig, Header, OpReceiptEnvelope, OpTxEnvelope, Payload, StateDb, StateDiff, TrieDiff,
+    state::DbError, trie::Nibbles,
 };
 use alloc::{string::String, vec::Vec};
 use alloy_primitives::{Address, B256, keccak256};
 use kedge_genesis::L2Number;
+
+pub use header::BlockAttributes;
+pub use run::{execute_block, intrinsic_gas};
 
 /// A payload after execution.
 #[derive(Clone, Debug)]
@@ -109,14 +113,6 @@ pub fn output_root(state_root: B256, message_passer_storage_root: B256, block_ha
     keccak256([[0; 32], state_root.0, message_passer_storage_root.0, block_hash.0].as_flattened())
 }
 
-/// Intrinsic gas of a listed transaction (EIP-2028, 2930, 3860, 7702 and the floor of 7623), decodable
-/// or not: the least that the meter charges for it. Bytes that are no transaction cost 21,000 plus 16
-/// each.
-pub fn intrinsic_gas(transaction: &[u8]) -> u64 {
-    let _ = transaction;
-    0
-}
-
 /// Executes `payload` on the state after `parent`, whose hash is `parent_hash`.
 ///
 /// # Errors
@@ -128,6 +124,9 @@ pub fn execute<DB: StateDb>(
     payload: &Payload,
     db: &mut DB,
 ) -> Result<ExecutedBlock, ExecuteError<DbError<DB>>> {
-    let _ = (config, parent, parent_hash, payload, db);
-    Err(ExecuteError::ParentExtraData)
+    if parent.number.checked_add(1) != Some(payload.number.0) {
+        return Err(ExecuteError::WrongParent { payload: payload.number, parent: parent.number });
+    }
+    let attributes = config.attributes(parent, payload).ok_or(ExecuteError::ParentExtraData)?;
+    execute_block(config, &attributes, parent, parent_hash, &payload.transactions, db)
 }

@@ -1,0 +1,174 @@
+//! Nodes: their RLP, and their form in memory.
+
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use alloy_primitives::B256;
+use alloy_rlp::{Encodable, Header};
+use alloy_trie::{
+    Nibbles,
+    nodes::{RlpNode, encode_path_leaf},
+};
+
+/// The RLP of the empty string, which stands for no node and for no value.
+const EMPTY: u8 = 0x80;
+
+/// The longest key, in nibbles: a hash.
+const KEY_NIBBLES: usize = 64;
+
+/// A node in memory.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Node {
+    /// No node.
+    #[default]
+    Empty,
+    /// A node that has not been loaded, by its hash.
+    Stored(B256),
+    /// The rest of a key and its value.
+    Leaf { key: Nibbles, value: Vec<u8> },
+    /// A stretch that all keys below share; the child is a branch.
+    Extension { key: Nibbles, child: Box<Cell> },
+    /// Children by nibble (none of them empty) and the value of the key that ends here.
+    Branch { children: BTreeMap<u8, Cell>, value: Option<Vec<u8>> },
+}
+
+/// A node with what its parent calls it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cell {
+    pub(super) node: Node,
+    /// How the parent refers to the node: its hash, or the node itself when it is shorter than 32
+    /// bytes. None for a node that changed since it was last encoded.
+    pub(super) reference: Option<RlpNode>,
+}
+
+impl Cell {
+    /// A node that was not there before.
+    pub(super) fn fresh(node: Node) -> Self {
+        Self { node, reference: None }
+    }
+
+    /// A node known by its hash.
+    pub(super) fn stored(hash: B256) -> Self {
+        Self { node: Node::Stored(hash), reference: Some(RlpNode::word_rlp(&hash)) }
+    }
+
+    /// Whether the node is stored under a path of its own, as opposed to inside its parent.
+    pub(super) fn is_stored(&self) -> bool {
+        self.reference.as_ref().is_some_and(RlpNode::is_hash)
+    }
+
+    /// How the parent refers to it: none while it has changes that were not committed.
+    fn reference(&self) -> &[u8] {
+        match (&self.node, &self.reference) {
+            (Node::Empty, _) | (_, None) => &[EMPTY],
+            (_, Some(reference)) => reference,
+        }
+    }
+}
+
+impl Node {
+    /// Parses a node that is `above` nibbles below the root; none for anything that is not the RLP of a
+    /// node, or that would make a key longer than 64 nibbles.
+    pub(super) fn decode(mut rlp: &[u8], above: usize) -> Option<Self> {
+        let mut list = Header::decode_bytes(&mut rlp, true).ok()?;
+        if !rlp.is_empty() {
+            return None;
+        }
+        let mut items = Vec::with_capacity(17);
+        while !list.is_empty() {
+            let mut rest = list;
+            let header = Header::decode(&mut rest).ok()?;
+            let length = list.len().checked_sub(rest.len())?.checked_add(header.payload_length)?;
+            items.push(list.get(..length)?);
+            list = list.get(length..)?;
+        }
+        match items.as_slice() {
+            [path, value] => {
+                let (key, is_leaf) = decode_path(string(path)?)?;
+                let below = above.checked_add(key.len()).filter(|length| *length <= KEY_NIBBLES)?;
+                if is_leaf {
+                    return Some(Self::Leaf { key, value: string(value)?.to_vec() });
+                }
+                let child = decode_reference(value, below)??;
+                (!key.is_empty()).then(|| Self::Extension { key, child: Box::new(child) })
+            }
+            [children @ .., value] if children.len() == 16 => {
+                let below = above.checked_add(1).filter(|length| *length <= KEY_NIBBLES)?;
+                let mut map = BTreeMap::new();
+                for (nibble, item) in (0..).zip(children) {
+                    if let Some(child) = decode_reference(item, below)? {
+                        map.insert(nibble, child);
+                    }
+                }
+                let value = string(value)?;
+                Some(Self::Branch {
+                    children: map,
+                    value: (!value.is_empty()).then(|| value.to_vec()),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The RLP of a node whose children are committed.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(532);
+        match self {
+            Self::Empty | Self::Stored(_) => return alloc::vec![EMPTY],
+            Self::Leaf { key, value } => {
+                encode_path_leaf(key, true).as_slice().encode(&mut payload);
+                value.as_slice().encode(&mut payload);
+            }
+            Self::Extension { key, child } => {
+                encode_path_leaf(key, false).as_slice().encode(&mut payload);
+                payload.extend_from_slice(child.reference());
+            }
+            Self::Branch { children, value } => {
+                for nibble in 0..16 {
+                    payload
+                        .extend_from_slice(children.get(&nibble).map_or(&[EMPTY], Cell::reference));
+                }
+                value.as_deref().unwrap_or_default().encode(&mut payload);
+            }
+        }
+        let mut rlp = Vec::with_capacity(payload.len().saturating_add(3));
+        Header { list: true, payload_length: payload.len() }.encode(&mut rlp);
+        rlp.append(&mut payload);
+        rlp
+    }
+}
+
+/// The bytes of an RLP string that fills `item`.
+fn string(mut item: &[u8]) -> Option<&[u8]> {
+    let bytes = Header::decode_bytes(&mut item, false).ok()?;
+    item.is_empty().then_some(bytes)
+}
+
+/// A child `above` nibbles below the root: some(none) for no child, none for what is not a reference.
+/// Embedded nodes nest at most 32 deep, since each is shorter than its parent.
+fn decode_reference(item: &[u8], above: usize) -> Option<Option<Cell>> {
+    match item {
+        [EMPTY] => Some(None),
+        [0xa0, hash @ ..] => Some(Some(Cell::stored(B256::try_from(hash).ok()?))),
+        embedded if embedded.len() < 32 => Some(Some(Cell {
+            node: Node::decode(embedded, above)?,
+            reference: Some(RlpNode::from_raw_rlp(embedded).ok()?),
+        })),
+        _ => None,
+    }
+}
+
+/// The nibbles of a hex-prefix encoded path and whether it is a leaf's.
+fn decode_path(bytes: &[u8]) -> Option<(Nibbles, bool)> {
+    let (flag, rest) = bytes.split_first()?;
+    if rest.len() > 32 {
+        return None;
+    }
+    let (kind, nibble) = (flag >> 4, flag & 15);
+    let mut path = Nibbles::new();
+    match kind {
+        0 | 2 if nibble == 0 => {}
+        1 | 3 if rest.len() < 32 => path.push(nibble),
+        _ => return None,
+    }
+    path.extend(&Nibbles::unpack(rest));
+    Some((path, kind >= 2))
+}

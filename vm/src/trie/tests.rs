@@ -1,0 +1,228 @@
+use super::*;
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloy_primitives::{B256, Bytes, hex, keccak256};
+use core::convert::Infallible;
+use proptest::prelude::*;
+use std::println;
+
+extern crate std;
+
+/// Nodes by path, as a store keeps them.
+#[derive(Default)]
+struct Stored(BTreeMap<Nibbles, Bytes>);
+
+impl Stored {
+    fn load(&self) -> impl FnMut(&Nibbles, B256) -> Result<Bytes, String> {
+        |path, hash| {
+            let node = self.0.get(path).ok_or_else(|| std::format!("no node at {path:?}"))?;
+            if keccak256(node) == hash { Ok(node.clone()) } else { Err("stale".into()) }
+        }
+    }
+
+    fn apply(&mut self, changes: BTreeMap<Nibbles, Option<Bytes>>) {
+        for (path, node) in changes {
+            match node {
+                Some(node) => drop(self.0.insert(path, node)),
+                None => drop(self.0.remove(&path)),
+            }
+        }
+    }
+}
+
+fn nothing(_: &Nibbles, _: B256) -> Result<Bytes, Infallible> {
+    unreachable!("a trie built from nothing loads nothing")
+}
+
+fn model_root(model: &BTreeMap<B256, Vec<u8>>) -> B256 {
+    let mut builder = alloy_trie::HashBuilder::default();
+    for (key, value) in model {
+        builder.add_leaf(Nibbles::unpack(key), value);
+    }
+    builder.root()
+}
+
+/// Keys from few nibbles, so that they share long prefixes.
+fn key() -> impl Strategy<Value = B256> {
+    (prop::collection::vec(0u8..3, 0..4), 0u8..4, 0u8..3).prop_map(|(head, middle, tail)| {
+        let mut key = B256::ZERO;
+        for (slot, nibble) in key.0.iter_mut().zip(head) {
+            *slot = nibble * 0x11;
+        }
+        key.0[15] = middle;
+        key.0[31] = tail;
+        key
+    })
+}
+
+/// Short values make embedded nodes.
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        2 => prop::collection::vec(1u8..255, 1..3),
+        2 => prop::collection::vec(1u8..255, 30..40),
+        2 => Just(Vec::new()),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Rounds of changes, each on a trie that is loaded afresh from what earlier rounds stored: the
+    /// root equals that of the reference implementation, and what is stored equals what a trie built
+    /// from nothing stores: no node is left behind, none is missing.
+    #[test]
+    fn incremental_changes_equal_a_rebuild(
+        rounds in prop::collection::vec(prop::collection::vec((key(), value()), 1..12), 1..8),
+    ) {
+        let mut stored = Stored::default();
+        let mut model: BTreeMap<B256, Vec<u8>> = BTreeMap::new();
+        let mut root = EMPTY_ROOT_HASH;
+        for round in rounds {
+            let mut trie = Trie::new(root);
+            for (key, value) in round {
+                if value.is_empty() { model.remove(&key); } else { model.insert(key, value.clone()); }
+                trie.set(&Nibbles::unpack(key), value, stored.load()).unwrap();
+            }
+            let (new_root, changes) = trie.commit();
+            root = new_root;
+            stored.apply(changes);
+            prop_assert_eq!(root, model_root(&model));
+
+            let mut rebuilt = Trie::default();
+            for (key, value) in &model {
+                rebuilt.set(&Nibbles::unpack(key), value.clone(), nothing).unwrap();
+            }
+            let (same_root, nodes) = rebuilt.commit();
+            prop_assert_eq!(root, same_root);
+            let nodes: BTreeMap<_, _> =
+                nodes.into_iter().filter_map(|(path, node)| Some((path, node?))).collect();
+            prop_assert_eq!(&stored.0, &nodes);
+
+            let mut again = Trie::new(root);
+            for (key, value) in &model {
+                let found = again.get(&Nibbles::unpack(key), stored.load()).unwrap();
+                prop_assert_eq!(found, Some(value.as_slice()));
+            }
+        }
+    }
+
+    /// Proofs of presence and absence convince the reference verifier.
+    #[test]
+    fn proofs_verify(
+        entries in prop::collection::btree_map(key(), prop::collection::vec(1u8..255, 1..40), 1..20),
+        absent in key(),
+    ) {
+        let mut trie = Trie::default();
+        for (key, value) in &entries {
+            trie.set(&Nibbles::unpack(key), value.clone(), nothing).unwrap();
+        }
+        let (root, _) = trie.commit();
+        for key in entries.keys().chain([&absent]) {
+            let path = Nibbles::unpack(key);
+            let proof = trie.prove(&path, nothing).unwrap();
+            let value = entries.get(key).cloned();
+            prop_assert!(alloy_trie::proof::verify_proof(root, path, value, &proof).is_ok());
+        }
+    }
+
+    /// Whatever bytes pretend to be a node, reading and changing fails or works, but never panics.
+    #[test]
+    fn hostile_nodes_do_not_panic(
+        mut node in prop::collection::vec(any::<u8>(), 0..80),
+        list in any::<bool>(),
+        key in key(),
+    ) {
+        if list {
+            let mut rlp = Vec::new();
+            alloy_rlp::Header { list: true, payload_length: node.len() }.encode(&mut rlp);
+            rlp.append(&mut node);
+            node = rlp;
+        }
+        let root = keccak256(&node);
+        let load = |_: &Nibbles, hash: B256| {
+            if hash == root { Ok(Bytes::from(node.clone())) } else { Err("missing") }
+        };
+        let path = Nibbles::unpack(key);
+        let _ = Trie::new(root).get(&path, load).map(|value| value.map(<[u8]>::len));
+        let _ = Trie::new(root).prove(&path, load);
+        for value in [Vec::new(), alloc::vec![1]] {
+            let mut trie = Trie::new(root);
+            if trie.set(&path, value, load).is_ok() {
+                trie.commit();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_does_not_hash_to_its_reference_is_corrupt() {
+    let mut trie = Trie::new(B256::repeat_byte(1));
+    let result = trie.get(&Nibbles::unpack(B256::ZERO), |_, _| Ok::<_, Infallible>(Bytes::new()));
+    assert_eq!(result, Err(TrieError::Corrupt(Nibbles::new())));
+}
+
+/// The folder of conformance vectors, when this machine has it.
+fn vectors() -> Option<std::path::PathBuf> {
+    let folder = std::env::var_os("KEDGE_VECTORS").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
+        Into::into,
+    );
+    let folder = folder.join("ethereum/TrieTests");
+    if !folder.is_dir() {
+        println!("skipped: no vectors at {} (set KEDGE_VECTORS)", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    match text.strip_prefix("0x") {
+        Some(digits) => hex::decode(digits).unwrap(),
+        None => text.as_bytes().to_vec(),
+    }
+}
+
+#[test]
+fn trie_roots_of_the_ethereum_tests() {
+    let Some(folder) = vectors() else { return };
+    let mut cases = 0;
+    for (file, hashed) in [
+        ("trietest.json", false),
+        ("trieanyorder.json", false),
+        ("trietest_secureTrie.json", true),
+        ("trieanyorder_secureTrie.json", true),
+        ("hex_encoded_securetrie_test.json", true),
+    ] {
+        let text = std::fs::read(folder.join(file)).unwrap();
+        let tests: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        assert!(!tests.is_empty(), "{file} holds no test");
+        for (name, test) in tests {
+            let entries: Vec<(String, Option<String>)> = match &test["in"] {
+                serde_json::Value::Array(_) => serde_json::from_value(test["in"].clone()).unwrap(),
+                _ => serde_json::from_value::<BTreeMap<String, Option<String>>>(test["in"].clone())
+                    .unwrap()
+                    .into_iter()
+                    .collect(),
+            };
+            let mut stored = Stored::default();
+            let mut trie = Trie::default();
+            let mut root = EMPTY_ROOT_HASH;
+            for (key, value) in entries {
+                let mut key = bytes(&key);
+                if hashed {
+                    key = keccak256(&key).to_vec();
+                }
+                let value = value.map(|value| bytes(&value)).unwrap_or_default();
+                trie.set(&Nibbles::unpack(&key), value, stored.load()).unwrap();
+                // Every step through storage, so that the vectors exercise loading too.
+                let (new_root, changes) = trie.commit();
+                root = new_root;
+                stored.apply(changes);
+                trie = Trie::new(root);
+            }
+            let expected: B256 = test["root"].as_str().unwrap().parse().unwrap();
+            assert_eq!(root, expected, "{file}: {name}");
+            cases += 1;
+        }
+    }
+    assert!(cases > 10);
+}
