@@ -38,9 +38,10 @@ contract GasPriceOracle {
     }
 
     /// @notice The most that a transaction of this many bytes without signature can pay as data fee.
+    /// @dev    FastLZ adds a byte to every 32 that it cannot compress.
     function getL1FeeUpperBound(uint256 unsignedTxSize) external view returns (uint256) {
         uint256 size = unsignedTxSize + SIGNATURE_SIZE;
-        return _fee(size + size / 255 + 16);
+        return _fee(size + size / 32 + 16);
     }
 
     /// @notice Estimated size of a transaction in a batch, in calldata gas (16 per byte).

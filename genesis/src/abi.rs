@@ -16,7 +16,7 @@ pub use vault::FeeVault;
 /// the Solidity source documents.
 macro_rules! contract {
     ($module:ident, $($body:tt)*) => {
-        #[allow(missing_docs, clippy::too_many_arguments, clippy::pub_underscore_fields)]
+        #[allow(missing_docs, clippy::too_many_arguments, reason = "generated code")]
         mod $module {
             alloy_sol_types::sol! { $($body)* }
         }
@@ -62,6 +62,8 @@ contract! { headers,
     /// documents it.
     #[derive(Debug, PartialEq, Eq)]
     contract BitcoinHeaders {
+        error OnlyL1Block();
+
         function record(uint64 height, bytes32 hash, bytes32 root, uint64 medianTime) external;
         function tip() external view returns (uint64 height, bytes32 hash);
         function blockHash(uint256 height) external view returns (bytes32);
@@ -75,6 +77,9 @@ contract! { l1_block,
     /// The predeploy at [`crate::predeploys::L1_BLOCK`]; `contracts/L1Block.sol` documents it.
     #[derive(Debug, PartialEq, Eq)]
     contract L1Block {
+        error NotDepositor();
+        error MalformedCalldata();
+
         function setL1BlockValuesJovian() external;
         function number() external view returns (uint64);
         function timestamp() external view returns (uint64);
@@ -115,6 +120,8 @@ contract! { passer,
     /// `contracts/L2ToL1MessagePasser.sol` documents it.
     #[derive(Debug, PartialEq, Eq)]
     contract L2ToL1MessagePasser {
+        error ValueNotAccepted();
+
         event MessagePassed(uint256 indexed nonce, address indexed sender, address indexed target, uint256 value, uint256 gasLimit, bytes data, bytes32 withdrawalHash);
 
         function initiateWithdrawal(address target, uint256 gasLimit, bytes data) external payable;
@@ -128,6 +135,9 @@ contract! { vault,
     #[derive(Debug, PartialEq, Eq)]
     contract FeeVault {
         event Withdrawal(uint256 value, address to, address from);
+
+        error NoRecipient();
+        error RecipientRefused();
 
         function withdraw() external returns (uint256 value);
         function recipient() external view returns (address);
