@@ -116,7 +116,8 @@ fn a_reveal_of_two_chunks_is_valid_and_carries_both() {
 #[test]
 fn any_two_of_three_signers_pay_and_one_does_not() {
     let vault = vault();
-    let plan = build_payout(&vault, &coin(1, 100_000), &[coin(2, 50_000)], &run(), rate(2)).unwrap();
+    let plan =
+        build_payout(&vault, &coin(1, 100_000), &[coin(2, 50_000)], &run(), rate(2)).unwrap();
     let shares: Vec<_> =
         signers().iter().map(|signer| plan.multisig().sign(signer).unwrap()).collect();
     for pair in [[0, 1], [0, 2], [1, 2], [2, 0]] {
