@@ -158,6 +158,7 @@ impl Dev {
         let mut arguments = vec![
             "dev".to_owned(),
             "--json".to_owned(),
+            "--verify-witness".to_owned(),
             format!("--datadir={}", datadir.display()),
             format!("--rpc-port={}", ports.0),
             format!("--l1-rpc-port={}", ports.1),
@@ -204,6 +205,7 @@ impl Node {
         let port = free_port();
         let mut arguments = vec![
             "node".to_owned(),
+            "--verify-witness".to_owned(),
             format!("--datadir={}", dir.join(name).display()),
             format!("--rpc-port={port}"),
         ];

@@ -6,9 +6,10 @@ use kedge_tests::{
     bitcoind::Bitcoind,
     kedge::{Client, Dev, Node, output},
     process::free_port,
+    wallet::Wallet,
 };
 use serde_json::{Value, json};
-use std::net::TcpListener;
+use std::{net::TcpListener, os::unix::fs::PermissionsExt};
 
 /// Runs a command that must fail with one line on standard error that contains all of these.
 async fn refused(arguments: &[&str], says: &[&str]) -> Result<()> {
@@ -167,6 +168,51 @@ async fn malformed_requests_get_the_error_of_the_specification() -> Result<()> {
         ensure!(answer.is_err(), "{raw} was accepted");
     }
     ensure!(rpc.call("eth_blockNumber", json!([])).await.is_ok(), "it stopped answering");
+    Ok(())
+}
+
+/// Runs a node on this bitcoind that must refuse it.
+async fn node_refused(bitcoind: &Bitcoind, says: &[&str]) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (datadir, port) = (dir.path().join("node").display().to_string(), free_port().to_string());
+    let (url, cookie) = (bitcoind.url(), bitcoind.cookie().display().to_string());
+    let arguments = ["node", "--network=regtest", "--datadir", &datadir, "--rpc-port", &port];
+    let l1 = ["--l1-rpc", &url, "--l1-cookie-file", &cookie];
+    refused(&[&arguments[..], &l1].concat(), says).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bitcoind_that_has_pruned_what_is_needed_is_refused() -> Result<()> {
+    let bitcoind = Bitcoind::start_with(&["-prune=1", "-fastprune"]).await?;
+    bitcoind.mine(800, &Wallet::new().address()).await?;
+    let pruned = bitcoind.rpc().call("pruneblockchain", json!([500])).await?;
+    ensure!(pruned.as_u64() > Some(0), "nothing was pruned: {pruned}");
+    node_refused(&bitcoind, &["pruned"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bitcoind_that_is_still_syncing_is_refused() -> Result<()> {
+    // Its newest block is the genesis block of 2011.
+    let bitcoind = Bitcoind::start_with(&["-maxtipage=86400"]).await?;
+    node_refused(&bitcoind, &["still syncing"]).await
+}
+
+#[tokio::test]
+async fn a_bad_key_file_is_refused_without_showing_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("key");
+    let file = path.display().to_string();
+    let show = ["key", "show", "--key-file", &file];
+    refused(&show, &[&file]).await?;
+    for (text, mode, says) in
+        [("5ec4e7", 0o600, "64 hexadecimal digits"), (&"5ec4e7ab".repeat(8), 0o644, "chmod 600")]
+    {
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+        refused(&show, &[&file, says]).await?;
+        let error = String::from_utf8(output(&show).await?.stderr)?;
+        ensure!(!error.contains("5ec4e7"), "the key is shown: {error}");
+    }
     Ok(())
 }
 
