@@ -2,7 +2,7 @@
 //!
 //! Body: one version byte, then one DEFLATE stream (RFC 1951) and nothing after it. Inflated: number of the
 //! first block (varint), the first 20 bytes of the last block's L1 origin hash, and the columns of
-//! [`columns`], each with its length before it, and nothing after the last.
+//! `batch/columns.rs`, each with its length before it, and nothing after the last.
 //!
 //! A decoder enforces its size limit while it inflates and while it rebuilds transactions, so neither a
 //! compression bomb nor a dictionary makes it allocate more than a constant times the limit. Every

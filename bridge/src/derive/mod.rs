@@ -1,6 +1,6 @@
 //! Derivation: Bitcoin block in, L2 payloads out, without any EVM state.
 //!
-//! [`derive`] is one pure function from a [`DeriveState`] and the next Bitcoin block to the next state and
+//! [`derive()`] is one pure function from a [`DeriveState`] and the next Bitcoin block to the next state and
 //! the payloads that the block makes final on the L2. What Bitcoin says is never an error: a message that
 //! the rules pass over becomes a [`Note`]. The order within one L1 block is
 //!
