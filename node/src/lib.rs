@@ -1,4 +1,6 @@
 //! The Kedge node.
 
+pub mod engine;
+pub mod follow;
 pub mod l1;
 pub mod mempool;

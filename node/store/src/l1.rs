@@ -7,7 +7,7 @@ use crate::error::{Result, StoreError};
 use crate::l2::{L2Rows, L2Sums};
 use crate::read::{Reader, Row, Rows, corrupt, missing, row};
 use crate::table::Table;
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Bytes};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Block, OutPoint, ScriptBuf, Txid};
 use kedge_bridge::derive::{DeriveState, L1Lookup};
@@ -136,8 +136,12 @@ rows! {
     pub struct L1Sums {
         /// All unspent vault outputs.
         pub vault: Sats,
+        /// Everything deposited, credited on L2 or still to be.
+        pub deposited: Sats,
         /// Everything paid to withdrawals.
         pub paid: Sats,
+        /// What the paid withdrawals had paid for their payouts.
+        pub paid_fees: Sats,
         /// Index of the next withdrawal to be paid.
         pub next_payout: u64,
         /// Number of deposits.
@@ -148,8 +152,15 @@ rows! {
 }
 
 impl L1Sums {
-    const NONE: Self =
-        Self { vault: Sats::ZERO, paid: Sats::ZERO, next_payout: 0, deposits: 0, unattributed: 0 };
+    const NONE: Self = Self {
+        vault: Sats::ZERO,
+        deposited: Sats::ZERO,
+        paid: Sats::ZERO,
+        paid_fees: Sats::ZERO,
+        next_payout: 0,
+        deposits: 0,
+        unattributed: 0,
+    };
 }
 
 /// What the vault holds against what it owes, in satoshis.
@@ -159,14 +170,25 @@ pub struct Solvency {
     pub vault: Sats,
     /// What exists on L2 at `latest`: minted by deposits, less what withdrawals burnt.
     pub supply: Sats,
+    /// Deposits on Bitcoin that no L2 block has credited yet.
+    pub pending: Sats,
     /// What queued withdrawals are still to be paid.
     pub queued: Sats,
+    /// What the queued withdrawals paid for their payouts.
+    pub queued_fees: Sats,
 }
 
 impl Solvency {
     fn of(l2: &L2Sums, l1: &L1Sums) -> Self {
-        let queued = Sats(l2.withdrawn.0.saturating_sub(l1.paid.0));
-        Self { vault: l1.vault, supply: l2.supply(), queued }
+        let less = |from: Sats, what: Sats| Sats(from.0.saturating_sub(what.0));
+        let fees = less(l2.burnt, l2.withdrawn);
+        Self {
+            vault: l1.vault,
+            supply: l2.supply(),
+            pending: less(l1.deposited, l2.minted),
+            queued: less(l2.withdrawn, l1.paid),
+            queued_fees: less(fees, l1.paid_fees),
+        }
     }
 
     /// The invariant: the vault covers supply and queue.
@@ -174,9 +196,13 @@ impl Solvency {
         self.supply.checked_add(self.queued).is_some_and(|owed| self.vault >= owed)
     }
 
-    /// What the vault holds beyond what it owes; zero when the invariant is broken.
-    pub const fn surplus(&self) -> Sats {
-        Sats(self.vault.0.saturating_sub(self.supply.0.saturating_add(self.queued.0)))
+    /// What the vault holds beyond everything that it owes or will owe; zero when that is not covered.
+    pub fn surplus(&self) -> Sats {
+        [self.supply, self.pending, self.queued, self.queued_fees]
+            .into_iter()
+            .try_fold(Sats::ZERO, Sats::checked_add)
+            .and_then(|owed| self.vault.checked_sub(owed))
+            .unwrap_or_default()
     }
 }
 
@@ -265,7 +291,7 @@ pub trait L1Rows: Rows {
     /// When the database fails.
     fn claims(&self, height: L1Height) -> Result<Option<Vec<Claim>>> {
         let key = height_key(height);
-        let Some(claims) = row::<Vec<alloy_primitives::Bytes>>(self, Table::Claims, &key)? else {
+        let Some(claims) = row::<Vec<Bytes>>(self, Table::Claims, &key)? else {
             return Ok(None);
         };
         claims
@@ -460,8 +486,11 @@ impl Change<'_> {
     pub fn put_derived(&mut self, state: &DeriveState, claims: &[Claim]) -> Result<()> {
         let key = height_key(state.l1.height);
         self.put(Table::DeriveStates, &key, state.encode())?;
-        let claims: Vec<alloy_primitives::Bytes> =
-            claims.iter().map(|it| it.encode().into()).collect();
+        if claims.is_empty() {
+            // Only where the network starts.
+            return Ok(());
+        }
+        let claims: Vec<Bytes> = claims.iter().map(|it| it.encode().into()).collect();
         self.put_row(Table::Claims, &key, &claims)
     }
 

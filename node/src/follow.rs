@@ -1,0 +1,171 @@
+//! The follower: keeps the engine on Bitcoin's best chain.
+//!
+//! All that it remembers is in the engine's store, so it continues wherever a killed process stopped.
+
+use crate::engine::{Engine, EngineError, L1Outcome};
+use crate::l1::{Bitcoin, L1Error};
+use bitcoin::hashes::Hash as _;
+use bitcoin::{Block, BlockHash};
+use kedge_genesis::{L1Height, L1Ref};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Pauses between attempts while Bitcoin does not answer: the first, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// Why following stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// This machine failed, or Bitcoin was reorganised past finality.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Bitcoin does not answer, or not with what is needed.
+    #[error(transparent)]
+    Bitcoin(#[from] L1Error),
+    /// The Bitcoin node is on a chain without the block at which the network starts.
+    #[error(
+        "this Bitcoin node has block {found} at height {}, the network starts at {expected}; \
+         check --network and --l1-rpc", height.0
+    )]
+    OtherStart {
+        /// The start's height.
+        height: L1Height,
+        /// The network's start.
+        expected: BlockHash,
+        /// What the node has there; none when its chain is shorter.
+        found: String,
+    },
+    /// A worker thread panicked.
+    #[error("the engine's thread failed: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl FollowError {
+    const fn is_temporary(&self) -> bool {
+        match self {
+            Self::Bitcoin(error) => {
+                error.is_temporary() || matches!(error, L1Error::BlockNotFound { .. })
+            }
+            Self::Engine(_) | Self::OtherStart { .. } | Self::Thread(_) => false,
+        }
+    }
+}
+
+/// What one step towards Bitcoin's tip did.
+#[derive(Clone, Debug)]
+pub enum Followed {
+    /// Processed a block.
+    Connected(Arc<L1Outcome>),
+    /// Took a block back.
+    Disconnected(L1Ref),
+    /// The processed tip is Bitcoin's.
+    AtTip(L1Ref),
+}
+
+/// Makes one step towards Bitcoin's tip.
+///
+/// # Errors
+/// When Bitcoin does not answer or the engine fails.
+pub async fn follow_step(
+    bitcoin: &dyn Bitcoin,
+    engine: &Arc<Engine>,
+) -> Result<Followed, FollowError> {
+    let tip = engine.heads().l1_tip;
+    let next = tip.height.next();
+    // One question in the usual case: the block after the tip names the tip as its parent.
+    if let Some(hash) = bitcoin.block_hash(next).await? {
+        let block = bitcoin.block(&hash).await?;
+        if block.header.prev_blockhash == block_hash(tip) {
+            return connect(engine, next, block).await.map(Followed::Connected);
+        }
+    }
+    match bitcoin.block_hash(tip.height).await? {
+        // The next block came or went while we asked.
+        Some(hash) if hash == block_hash(tip) => Ok(Followed::AtTip(tip)),
+        found => {
+            let start = engine.params().l1_start;
+            if tip == start {
+                return Err(FollowError::OtherStart {
+                    height: start.height,
+                    expected: block_hash(start),
+                    found: found.map_or_else(|| "no block".to_owned(), |hash| hash.to_string()),
+                });
+            }
+            let engine = engine.clone();
+            tokio::task::spawn_blocking(move || engine.disconnect_l1()).await??;
+            Ok(Followed::Disconnected(tip))
+        }
+    }
+}
+
+/// Follows Bitcoin up to the tip that it has now.
+///
+/// # Errors
+/// When Bitcoin does not answer or the engine fails.
+pub async fn follow_to_tip(
+    bitcoin: &dyn Bitcoin,
+    engine: &Arc<Engine>,
+) -> Result<L1Ref, FollowError> {
+    loop {
+        let info = bitcoin.chain_info().await?;
+        engine.set_l1_best(L1Ref { height: info.height, hash: info.best.to_byte_array().into() });
+        loop {
+            if let Followed::AtTip(tip) = follow_step(bitcoin, engine).await? {
+                if block_hash(tip) == info.best {
+                    return Ok(tip);
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// Follows Bitcoin until `stop`. Waits while Bitcoin does not answer.
+///
+/// # Errors
+/// When the engine fails, or Bitcoin answers what no waiting will mend.
+pub async fn follow(
+    bitcoin: Arc<dyn Bitcoin>,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+) -> Result<(), FollowError> {
+    let mut pause = RETRY.0;
+    loop {
+        let round = async {
+            let tip = follow_to_tip(&*bitcoin, &engine).await?;
+            bitcoin.wait_tip_change(block_hash(tip)).await?;
+            Ok::<(), FollowError>(())
+        };
+        // A write that is under way finishes on its own thread; it is atomic either way.
+        let result = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            result = round => result,
+        };
+        match result {
+            Ok(()) => pause = RETRY.0,
+            Err(error) if error.is_temporary() => {
+                tracing::warn!(%error, "Bitcoin does not answer; trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = pause.saturating_mul(2).min(RETRY.1);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn connect(
+    engine: &Arc<Engine>,
+    height: L1Height,
+    block: Block,
+) -> Result<Arc<L1Outcome>, FollowError> {
+    let engine = engine.clone();
+    Ok(tokio::task::spawn_blocking(move || engine.connect_l1(height, block)).await??)
+}
+
+fn block_hash(at: L1Ref) -> BlockHash {
+    BlockHash::from_byte_array(at.hash.0)
+}
