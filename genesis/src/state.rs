@@ -90,9 +90,9 @@ fn l1_block(params: &Params) -> Vec<(U256, U256)> {
     let time = U256::from(params.l1_start_time);
     let batcher = params.keys.map_or(U256::ZERO, |keys| U256::from_be_bytes(keys.sequencer));
     alloc::vec![
-        (U256::from(slots::L1_NUMBER_AND_TIME), number | (time << 64)),
+        (U256::from(slots::L1_NUMBER_AND_TIME), number | time.wrapping_shl(64)),
         (U256::from(slots::L1_HASH), params.l1_start.hash.into()),
-        (U256::from(slots::L1_SCALARS), U256::from(params.fees.l1_fee_scalar) << 96),
+        (U256::from(slots::L1_SCALARS), U256::from(params.fees.l1_fee_scalar).wrapping_shl(96)),
         (U256::from(slots::L1_BATCHER), batcher),
         (U256::from(slots::L1_BLOB_BASE_FEE), U256::ONE),
     ]

@@ -92,7 +92,7 @@ impl Sats {
 
     /// The same amount in wei. Cannot overflow: 2^64 * 10^10 < 2^256.
     pub fn to_wei(self) -> U256 {
-        U256::from(self.0) * U256::from(WEI_PER_SAT)
+        U256::from(self.0).saturating_mul(U256::from(WEI_PER_SAT))
     }
 
     /// The amount of whole satoshis in `wei`, none when `wei` is not a whole number of satoshis or
