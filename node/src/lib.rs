@@ -4,3 +4,5 @@ pub mod engine;
 pub mod follow;
 pub mod l1;
 pub mod mempool;
+pub mod publisher;
+pub mod wallet;

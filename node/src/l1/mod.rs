@@ -18,6 +18,9 @@ use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, FeeRate, OutPoint, Transaction, TxOut, Txid};
 use kedge_genesis::{BitcoinNetwork, L1Height};
 
+/// Bitcoin Core's error code for a transaction whose inputs are missing or spent.
+pub const MISSING_INPUTS: i64 = -25;
+
 /// Where a Bitcoin node stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainInfo {
