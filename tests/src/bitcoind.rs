@@ -156,7 +156,10 @@ pub async fn block(rpc: &Rpc, hash: &str) -> Result<Block> {
 }
 
 /// `bitcoind` or `bitcoin-cli`.
-fn executable(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When `BITCOIND_EXE` is not set.
+pub fn executable(name: &str) -> Result<PathBuf> {
     let bitcoind = PathBuf::from(
         std::env::var_os("BITCOIND_EXE").context("BITCOIND_EXE is not set: run `make test`")?,
     );
