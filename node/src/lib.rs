@@ -5,4 +5,5 @@ pub mod follow;
 pub mod l1;
 pub mod mempool;
 pub mod publisher;
+pub mod rpc;
 pub mod wallet;

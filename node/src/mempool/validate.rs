@@ -2,7 +2,7 @@
 
 use super::{HeadFees, MempoolConfig, PoolError, SenderState};
 use alloy_consensus::{Transaction, transaction::SignerRecoverable};
-use alloy_eips::{Decodable2718, Encodable2718, eip2718::Eip2718Error};
+use alloy_eips::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use op_alloy_consensus::OpPooledTransaction;
 use revm::context_interface::cfg::gas_params::GasParams;
@@ -75,10 +75,7 @@ pub(super) fn stateless(
     {
         return Err(PoolError::UnsupportedType { found: ty });
     }
-    let tx = OpPooledTransaction::decode_2718_exact(&encoded).map_err(|error| match error {
-        Eip2718Error::UnexpectedType(found) => PoolError::UnsupportedType { found },
-        error => PoolError::Undecodable(error),
-    })?;
+    let tx = OpPooledTransaction::decode_2718_exact(&encoded).map_err(PoolError::Undecodable)?;
     if tx.encoded_2718() != encoded {
         return Err(PoolError::NonCanonical);
     }

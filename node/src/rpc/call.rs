@@ -1,0 +1,268 @@
+//! Executing calls that nobody signed, and finding out how much gas a transaction needs.
+
+use super::error::RpcError;
+use alloy_evm::{
+    Evm as _, EvmEnv,
+    call::caller_gas_allowance,
+    overrides::{apply_block_overrides, apply_state_overrides},
+    rpc::TryIntoTxEnv,
+};
+use alloy_op_evm::{OpTx, OpTxError};
+use alloy_primitives::{Address, Bytes, TxKind, U256};
+use alloy_rpc_types_eth::{
+    AccessListResult, BlockOverrides, TransactionRequest, state::StateOverride,
+};
+use kedge_vm::{EvmConfig, Header};
+use op_revm::{OpHaltReason, OpSpecId, OpTransaction, OpTransactionError};
+use revm::{
+    Database as _,
+    context::{
+        TxEnv,
+        result::{EVMError, ExecutionResult, HaltReason, InvalidTransaction},
+    },
+    database::State,
+};
+use revm_inspectors::access_list::AccessListInspector;
+
+/// Gas of a plain transfer.
+const TRANSFER_GAS: u64 = 21_000;
+/// What a callee that receives value is given on top.
+const CALL_STIPEND: u64 = 2_300;
+/// How close an estimate must be, as in go-ethereum: 1.5 %.
+const TOLERANCE_PER_THOUSAND: u64 = 15;
+
+/// What a call pretends about the state and the block.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overrides {
+    pub(super) state: Option<StateOverride>,
+    pub(super) block: Option<BlockOverrides>,
+}
+
+/// A call that is ready to run, as often as wanted, on the state after a block.
+pub(super) struct Prepared<'a, DB: alloy_evm::Database> {
+    config: &'a EvmConfig,
+    env: EvmEnv<OpSpecId>,
+    state: State<DB>,
+    tx: TxEnv,
+    declared_gas: Option<u64>,
+}
+
+impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
+    /// Puts a request on the state after the block with that header. No request gets more than
+    /// `gas_cap`.
+    pub(super) fn new(
+        config: &'a EvmConfig,
+        header: &Header,
+        db: DB,
+        mut request: TransactionRequest,
+        overrides: Overrides,
+        gas_cap: u64,
+    ) -> Result<Self, RpcError> {
+        let mut env = config.call_env(header);
+        let mut state = State::builder().with_database(db).build();
+        if let Some(block) = overrides.block {
+            apply_block_overrides(block, &mut state, &mut env.block_env);
+        }
+        if let Some(accounts) = overrides.state {
+            apply_state_overrides(accounts, &mut state)
+                .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
+        }
+        if request.chain_id.is_some_and(|found| found != config.chain_id) {
+            return Err(RpcError::Execution("invalid chain id".into()));
+        }
+        let declared_gas = request.gas;
+        request.gas = Some(declared_gas.unwrap_or(gas_cap).min(gas_cap));
+        let tx: TxEnv = request
+            .try_into_tx_env(&env)
+            .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
+        Ok(Self { config, env, state, tx, declared_gas })
+    }
+
+    fn transaction(&self, gas: u64) -> OpTx {
+        OpTx(OpTransaction {
+            base: TxEnv { gas_limit: gas, ..self.tx.clone() },
+            // No bytes, no charge for Bitcoin space.
+            enveloped_tx: Some(Bytes::new()),
+            deposit: Default::default(),
+        })
+    }
+
+    /// Runs the call with that much gas. The state stays as it is.
+    fn run(&mut self, gas: u64) -> Result<ExecutionResult<OpHaltReason>, RpcError> {
+        let tx = self.transaction(gas);
+        let mut evm = self.config.evm(self.env.clone(), &mut self.state);
+        match evm.transact(tx) {
+            Ok(outcome) => Ok(outcome.result),
+            Err(error) => Err(refused(error, self.tx.caller, gas)),
+        }
+    }
+
+    /// `eth_call`: what the call returns.
+    pub(super) fn call(mut self) -> Result<Bytes, RpcError> {
+        match self.run(self.tx.gas_limit)? {
+            ExecutionResult::Success { output, .. } => Ok(output.into_data()),
+            ExecutionResult::Revert { output, .. } => Err(RpcError::Reverted(output)),
+            ExecutionResult::Halt { reason, .. } => Err(RpcError::Execution(halt(&reason))),
+        }
+    }
+
+    /// `eth_createAccessList`: what the call touches, and the gas it uses when that is declared.
+    pub(super) fn access_list(mut self) -> Result<AccessListResult, RpcError> {
+        let mut inspector = AccessListInspector::new(std::mem::take(&mut self.tx.access_list));
+        let tx = self.transaction(self.tx.gas_limit);
+        let from = self.tx.caller;
+        let mut evm =
+            self.config.evm_with_inspector(self.env.clone(), &mut self.state, &mut inspector);
+        evm.transact(tx).map_err(|error| refused(error, from, self.tx.gas_limit))?;
+        drop(evm);
+        let access_list = inspector.into_access_list();
+        self.tx.access_list = access_list.clone();
+        self.tx.tx_type = self.tx.tx_type.max(1);
+        let result = self.run(self.tx.gas_limit)?;
+        let error = match &result {
+            ExecutionResult::Success { .. } => None,
+            ExecutionResult::Revert { output, .. } => {
+                Some(RpcError::Reverted(output.clone()).to_string())
+            }
+            ExecutionResult::Halt { reason, .. } => Some(halt(reason)),
+        };
+        let gas_used = U256::from(result.tx_gas_used());
+        Ok(AccessListResult { access_list, gas_used, error })
+    }
+
+    /// `eth_estimateGas`: the least gas (nearly) with which the call succeeds. More than one
+    /// transaction can declare is never answered.
+    pub(super) fn estimate(mut self) -> Result<u64, RpcError> {
+        let mut high = self
+            .declared_gas
+            .filter(|gas| *gas >= TRANSFER_GAS)
+            .unwrap_or(u64::MAX)
+            .min(self.tx.gas_limit.max(TRANSFER_GAS))
+            .min(self.config.max_transaction_gas());
+        if self.tx.gas_price > 0 {
+            let allowance = caller_gas_allowance(&mut self.state, &self.tx)
+                .map_err(|error| RpcError::Execution(error.to_string()))?;
+            high = high.min(allowance);
+        }
+        if self.is_plain_transfer()?
+            && high >= TRANSFER_GAS
+            && matches!(self.run(TRANSFER_GAS), Ok(ExecutionResult::Success { .. }))
+        {
+            return Ok(TRANSFER_GAS);
+        }
+        let (used, refunded) = match self.run(high)? {
+            ExecutionResult::Success { gas, .. } => (gas.tx_gas_used(), gas.inner_refunded()),
+            ExecutionResult::Revert { output, .. } => return Err(RpcError::Reverted(output)),
+            ExecutionResult::Halt { reason, .. } => {
+                return Err(if is_out_of_gas(&reason) {
+                    RpcError::Execution(format!("gas required exceeds allowance ({high})"))
+                } else {
+                    RpcError::Execution(halt(&reason))
+                });
+            }
+        };
+        let mut low = used.saturating_sub(1);
+        // A call passes on at most 63/64 of its gas (EIP-150), so this mostly is enough.
+        let likely =
+            used.saturating_add(refunded).saturating_add(CALL_STIPEND).saturating_mul(64) / 63;
+        if likely < high {
+            if self.succeeds(likely)? { high = likely } else { low = likely }
+        }
+        while low.saturating_add(1) < high {
+            if (high - low).saturating_mul(1_000) < high.saturating_mul(TOLERANCE_PER_THOUSAND) {
+                break;
+            }
+            // Most need little more than they use, so the middle is not too far from the bottom.
+            let middle = (low + (high - low) / 2).min(low.saturating_mul(2).max(1));
+            if self.succeeds(middle)? { high = middle } else { low = middle }
+        }
+        Ok(high)
+    }
+
+    fn is_plain_transfer(&mut self) -> Result<bool, RpcError> {
+        let TxKind::Call(to) = self.tx.kind else { return Ok(false) };
+        if !self.tx.data.is_empty()
+            || !self.tx.access_list.is_empty()
+            || !self.tx.authorization_list.is_empty()
+            || self.config.precompiles().contains(&to)
+        {
+            return Ok(false);
+        }
+        let account = self
+            .state
+            .basic(to)
+            .map_err(|error| RpcError::Internal(anyhow::anyhow!("account {to}: {error}")))?;
+        Ok(account.is_none_or(|account| account.is_empty_code_hash()))
+    }
+
+    /// Whether that much gas is enough. A refusal for too little gas is a no.
+    fn succeeds(&mut self, gas: u64) -> Result<bool, RpcError> {
+        match self.run(gas) {
+            Ok(result) => Ok(result.is_success()),
+            Err(RpcError::Execution(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_out_of_gas(reason: &OpHaltReason) -> bool {
+    matches!(reason, OpHaltReason::Base(HaltReason::OutOfGas(_)))
+}
+
+/// go-ethereum's words for an exceptional end.
+fn halt(reason: &OpHaltReason) -> String {
+    match reason {
+        OpHaltReason::Base(HaltReason::OutOfGas(_)) => "out of gas".into(),
+        OpHaltReason::Base(HaltReason::InvalidFEOpcode) => "invalid opcode: INVALID".into(),
+        OpHaltReason::Base(HaltReason::OpcodeNotFound | HaltReason::NotActivated) => {
+            "invalid opcode".into()
+        }
+        OpHaltReason::Base(HaltReason::CreateCollision) => "contract address collision".into(),
+        OpHaltReason::Base(HaltReason::CreateContractSizeLimit) => "max code size exceeded".into(),
+        OpHaltReason::Base(HaltReason::CreateContractStartingWithEF) => {
+            "invalid code: must not begin with 0xef".into()
+        }
+        OpHaltReason::Base(HaltReason::StateChangeDuringStaticCall) => "write protection".into(),
+        OpHaltReason::Base(reason) => reason.to_string(),
+        OpHaltReason::FailedDeposit => "deposit failed".into(),
+    }
+}
+
+/// A call that the EVM did not run.
+fn refused<E: std::fmt::Display>(
+    error: EVMError<E, OpTxError>,
+    from: Address,
+    gas: u64,
+) -> RpcError {
+    match error {
+        EVMError::Transaction(OpTxError(OpTransactionError::Base(error))) => {
+            RpcError::Execution(refusal(&error, from, gas))
+        }
+        EVMError::Transaction(error) => RpcError::Execution(error.to_string()),
+        error => RpcError::Internal(anyhow::anyhow!("call failed: {error}")),
+    }
+}
+
+/// go-ethereum's words for a call that the EVM refuses to begin.
+fn refusal(error: &InvalidTransaction, from: Address, gas: u64) -> String {
+    let reason = match error {
+        InvalidTransaction::LackOfFundForMaxFee { fee, balance } => format!(
+            "insufficient funds for gas * price + value: address {from} have {balance} want {fee}"
+        ),
+        InvalidTransaction::CallGasCostMoreThanGasLimit { initial_gas, gas_limit } => {
+            format!("intrinsic gas too low: have {gas_limit}, want {initial_gas}")
+        }
+        InvalidTransaction::GasFloorMoreThanGasLimit { gas_floor, gas_limit } => {
+            format!("insufficient gas for floor data gas cost: have {gas_limit}, want {gas_floor}")
+        }
+        InvalidTransaction::PriorityFeeGreaterThanMaxFee => {
+            "max priority fee per gas higher than max fee per gas".into()
+        }
+        InvalidTransaction::GasPriceLessThanBasefee => {
+            "max fee per gas less than block base fee".into()
+        }
+        InvalidTransaction::CreateInitCodeSizeLimit => "max initcode size exceeded".into(),
+        error => error.to_string(),
+    };
+    format!("err: {reason} (supplied gas {gas})")
+}

@@ -1,0 +1,94 @@
+//! JSON-RPC: what wallets, dApps and the command line talk to.
+//!
+//! The execution-apis specification is the contract for `eth_*`, error codes included; transactions and
+//! receipts carry the OP Stack's fields. Every request reads one snapshot of the store; only
+//! `eth_sendRawTransaction` changes anything, the mempool. Nothing here signs, and no method
+//! administers the node.
+//!
+//! | module | its job |
+//! | --- | --- |
+//! | `server` | HTTP and WebSocket on one port, limits, CORS, graceful stop |
+//! | `eth` | `eth_*` by request and answer, on `chain`, `block`, `fees`, `logs`, `proof` |
+//! | `call` | execution that nobody signed: `eth_call`, `eth_estimateGas`, `eth_createAccessList` |
+//! | `submit` | `eth_sendRawTransaction` |
+//! | `subscribe` | `eth_subscribe` |
+//! | `kedge` | `kedge_*`, with the shapes of [`types`] |
+//! | `error` | which error is which code |
+
+mod block;
+mod call;
+mod chain;
+pub mod error;
+mod eth;
+mod fees;
+mod kedge;
+mod logs;
+mod misc;
+mod proof;
+mod server;
+mod submit;
+mod subscribe;
+pub mod types;
+
+pub use block::{RpcBlock, RpcHeader};
+pub use eth::EthApiServer;
+pub use kedge::{KedgeApiClient, KedgeApiServer};
+pub use misc::{NetApiServer, Web3ApiServer};
+pub use server::{RpcConfig, ServerHandle};
+pub use submit::{Sequencer, Submission};
+pub use subscribe::SubscribeApiServer;
+
+use crate::engine::Engine;
+use anyhow::Context as _;
+use jsonrpsee::RpcModule;
+use kedge_genesis::Params;
+use kedge_store::Store;
+use std::sync::Arc;
+
+/// The parts of a node that requests reach.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    /// The network.
+    pub params: &'static Params,
+    /// Where everything is read.
+    pub store: Arc<Store>,
+    /// Heads and events.
+    pub engine: Arc<Engine>,
+    /// Where transactions go.
+    pub submission: Submission,
+    /// What the node takes part in, for `kedge_syncStatus`.
+    pub roles: types::Roles,
+}
+
+/// Serves JSON-RPC, and the methods in `extra` besides, until the handle is stopped or dropped.
+///
+/// # Errors
+/// When the address cannot be listened on, and when `extra` redefines a method.
+pub async fn serve(
+    config: RpcConfig,
+    node: NodeHandle,
+    extra: RpcModule<()>,
+) -> anyhow::Result<ServerHandle> {
+    let mut methods = methods(&config, node)?;
+    methods.merge(extra)?;
+    server::start(&config, methods).await.with_context(|| {
+        format!(
+            "cannot listen on {}: is another program using the port? choose one with --rpc-port",
+            config.listen
+        )
+    })
+}
+
+fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>> {
+    let chain = Arc::new(chain::Chain::new(node.params, node.store, node.engine.clone()));
+    let misc = misc::Misc { chain_id: node.params.chain_id };
+    let mut module = RpcModule::new(());
+    module.merge(eth::Eth::new(chain.clone(), node.submission.clone(), config).into_rpc())?;
+    let subscriptions =
+        subscribe::Subscriptions { engine: node.engine, submission: node.submission };
+    module.merge(subscriptions.into_rpc())?;
+    module.merge(kedge::Kedge { chain, roles: node.roles }.into_rpc())?;
+    module.merge(NetApiServer::into_rpc(misc))?;
+    module.merge(Web3ApiServer::into_rpc(misc))?;
+    Ok(module)
+}

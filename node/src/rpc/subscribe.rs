@@ -1,0 +1,133 @@
+//! `eth_subscribe`.
+
+use super::{block::FullBlock, submit::Submission};
+use crate::engine::{Engine, EngineEvent};
+use alloy_rpc_types_eth::{
+    Filter,
+    pubsub::{Params, SubscriptionKind},
+};
+use jsonrpsee::{
+    PendingSubscriptionSink, SubscriptionMessage, SubscriptionSink,
+    core::{SubscriptionResult, async_trait},
+    proc_macros::rpc,
+    types::ErrorObjectOwned,
+};
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+/// `eth_subscribe` and `eth_unsubscribe`.
+#[rpc(server, namespace = "eth")]
+pub trait SubscribeApi {
+    /// `newHeads`, `logs` (with a filter), `newPendingTransactions` (true for whole transactions).
+    #[subscription(
+        name = "subscribe" => "subscription",
+        unsubscribe = "unsubscribe",
+        item = serde_json::Value
+    )]
+    async fn subscribe(&self, kind: SubscriptionKind, params: Option<Params>)
+    -> SubscriptionResult;
+}
+
+/// Implements [`SubscribeApiServer`] on the engine's events.
+#[derive(Clone, Debug)]
+pub(super) struct Subscriptions {
+    pub(super) engine: Arc<Engine>,
+    pub(super) submission: Submission,
+}
+
+#[async_trait]
+impl SubscribeApiServer for Subscriptions {
+    async fn subscribe(
+        &self,
+        pending: PendingSubscriptionSink,
+        kind: SubscriptionKind,
+        params: Option<Params>,
+    ) -> SubscriptionResult {
+        // Subscribed before it is accepted: nothing after the answer is missed.
+        let events = self.engine.subscribe();
+        match (kind, params.unwrap_or_default()) {
+            (SubscriptionKind::NewHeads, _) => {
+                let sink = pending.accept().await?;
+                forward(sink, events, |event| match event {
+                    EngineEvent::NewBlock(block) => vec![FullBlock::of(&block).rpc_header()],
+                    _ => Vec::new(),
+                })
+                .await;
+            }
+            (SubscriptionKind::Logs, params @ (Params::None | Params::Logs(_))) => {
+                let filter = match params {
+                    Params::Logs(filter) => *filter,
+                    _ => Filter::default(),
+                };
+                let sink = pending.accept().await?;
+                forward(sink, events, move |event| match event {
+                    EngineEvent::NewBlock(block) => FullBlock::of(&block).matching(&filter, false),
+                    EngineEvent::Removed(block) => {
+                        FullBlock::removed(&block).matching(&filter, true)
+                    }
+                    _ => Vec::new(),
+                })
+                .await;
+            }
+            (SubscriptionKind::NewPendingTransactions, params) => {
+                let Some(mempool) = self.submission.mempool() else {
+                    pending.reject(refuse("this node has no mempool")).await;
+                    return Ok(());
+                };
+                let arrivals = mempool.subscribe();
+                let whole = matches!(params, Params::Bool(true));
+                let sink = pending.accept().await?;
+                forward(sink, arrivals, move |tx| {
+                    vec![if whole {
+                        serde_json::to_value(super::block::pending_transaction(&tx))
+                    } else {
+                        serde_json::to_value(tx.hash)
+                    }]
+                    .into_iter()
+                    .filter_map(Result::ok)
+                    .collect()
+                })
+                .await;
+            }
+            _ => pending.reject(refuse("unsupported subscription")).await,
+        }
+        Ok(())
+    }
+}
+
+fn refuse(reason: &'static str) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(super::error::code::INVALID_PARAMS, reason, None::<()>)
+}
+
+/// Sends what `show` makes of each event until either side ends. A subscriber that is too slow for
+/// the buffer is disconnected rather than given a stream with holes.
+async fn forward<E: Clone, T: Serialize>(
+    sink: SubscriptionSink,
+    mut events: Receiver<E>,
+    mut show: impl FnMut(E) -> Vec<T>,
+) {
+    loop {
+        let event = tokio::select! {
+            () = sink.closed() => return,
+            event = events.recv() => event,
+        };
+        match event {
+            Ok(event) => {
+                for item in show(event) {
+                    let message =
+                        SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), &item);
+                    let Ok(message) = message else { return };
+                    if sink.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(RecvError::Closed) => return,
+            Err(RecvError::Lagged(missed)) => {
+                tracing::debug!(missed, "subscriber is too slow and is disconnected");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! What the `kedge_*` methods answer. The command line reads the same types.
+//!
+//! Numbers are plain JSON numbers, amounts are satoshis, Bitcoin hashes are as Bitcoin displays them.
+
+use alloy_primitives::{Address, B256};
+use bitcoin::{BlockHash, OutPoint, ScriptBuf, Txid, hashes::Hash};
+use kedge_genesis::L1Ref;
+use serde::{Deserialize, Serialize};
+
+/// A Bitcoin block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct L1BlockId {
+    /// Its height.
+    pub height: u32,
+    /// Its hash.
+    pub hash: BlockHash,
+}
+
+impl From<L1Ref> for L1BlockId {
+    fn from(at: L1Ref) -> Self {
+        Self { height: at.height.0, hash: BlockHash::from_byte_array(at.hash.0) }
+    }
+}
+
+/// An L2 block that is a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeadStatus {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: B256,
+    /// State root after it.
+    pub state_root: B256,
+    /// Output root after it.
+    pub output_root: B256,
+    /// Its time, Unix seconds.
+    pub timestamp: u64,
+    /// Its L1 origin.
+    pub l1_origin: L1BlockId,
+}
+
+/// What a node takes part in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Roles {
+    /// It makes blocks.
+    pub sequencer: bool,
+    /// It publishes assertions.
+    pub proposer: bool,
+}
+
+/// `kedge_syncStatus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncStatus {
+    /// Name of the network.
+    pub network: String,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Hash of the consensus parameters.
+    pub params_hash: B256,
+    /// What this node takes part in.
+    pub roles: Roles,
+    /// The newest block: from the sequencer, or derived.
+    pub latest: HeadStatus,
+    /// The newest block derived from Bitcoin.
+    pub safe: HeadStatus,
+    /// The newest block whose batch is final on Bitcoin.
+    pub finalized: HeadStatus,
+    /// The newest block that a settled assertion covers.
+    pub settled: HeadStatus,
+    /// The Bitcoin block up to which the chain is derived.
+    pub l1_tip: L1BlockId,
+    /// The tip of Bitcoin that this node knows of.
+    pub l1_best: L1BlockId,
+    /// Whether `l1_tip` is `l1_best`.
+    pub synced: bool,
+    /// Batches on Bitcoin so far.
+    pub batches: u64,
+    /// The newest batch.
+    pub last_batch: Option<BatchStatus>,
+}
+
+/// A batch on Bitcoin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchStatus {
+    /// Its index.
+    pub index: u64,
+    /// The reveals of its chunks.
+    pub txids: Vec<Txid>,
+    /// The Bitcoin block that completed it.
+    pub l1: L1BlockId,
+    /// Its first L2 block, when any was taken from it.
+    pub first: Option<u64>,
+    /// Its last L2 block, when any was taken from it.
+    pub last: Option<u64>,
+    /// Why nothing was taken from it, when nothing was.
+    pub dropped: Option<String>,
+}
+
+/// `kedge_bridgeStatus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BridgeStatus {
+    /// The vault's address.
+    pub vault: String,
+    /// The vault's script.
+    pub vault_script: ScriptBuf,
+    /// The vault output that the next payout spends.
+    pub head: Option<OutPoint>,
+    /// All that the vault holds.
+    pub vault_sats: u64,
+    /// Unspent vault outputs.
+    pub vault_outputs: u64,
+    /// What exists on L2 at `latest`.
+    pub supply_sats: u64,
+    /// Queued withdrawals that are still to be paid.
+    pub queued_sats: u64,
+    /// What the vault holds beyond both.
+    pub surplus_sats: u64,
+    /// Whether the vault covers supply and queue.
+    pub solvent: bool,
+    /// Smaller deposits are not credited.
+    pub min_deposit_sats: u64,
+    /// Smaller withdrawals are refused.
+    pub min_withdrawal_sats: u64,
+    /// Number of deposits so far.
+    pub deposit_count: u64,
+    /// Vault outputs that name no recipient.
+    pub unattributed_count: u64,
+    /// Number of withdrawals queued so far.
+    pub withdrawal_count: u64,
+    /// Index of the next withdrawal to be paid.
+    pub next_payout: u64,
+    /// The newest deposits, newest first.
+    pub deposits: Vec<DepositStatus>,
+    /// The newest withdrawals, newest first.
+    pub withdrawals: Vec<WithdrawalStatus>,
+}
+
+/// How far a deposit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DepositStage {
+    /// On Bitcoin; the L2 block that credits it is still to come.
+    Confirmed,
+    /// In an L2 block.
+    Credited,
+}
+
+/// A deposit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DepositStatus {
+    /// The vault output that pays it.
+    pub outpoint: OutPoint,
+    /// Who is credited.
+    pub recipient: Address,
+    /// How much.
+    pub amount_sats: u64,
+    /// The Bitcoin block with the output.
+    pub l1: L1BlockId,
+    /// The L2 transaction that credits it.
+    pub transaction: B256,
+    /// The L2 block that credits it.
+    pub block: Option<u64>,
+    /// How far it is.
+    pub stage: DepositStage,
+}
+
+/// How far a withdrawal is. Each stage includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WithdrawalStage {
+    /// In an L2 block.
+    Queued,
+    /// Its batch is on Bitcoin.
+    Safe,
+    /// An assertion that this node agrees with covers it.
+    Asserted,
+    /// That assertion is settled.
+    Settled,
+    /// Bitcoin paid it.
+    Paid,
+}
+
+/// A withdrawal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WithdrawalStatus {
+    /// Its place in the queue.
+    pub index: u64,
+    /// Who withdrew.
+    pub sender: Address,
+    /// The Bitcoin script that is paid.
+    pub script: ScriptBuf,
+    /// The same as an address.
+    pub address: Option<String>,
+    /// What is paid.
+    pub amount_sats: u64,
+    /// What it paid for the payout.
+    pub fee_sats: u64,
+    /// The L2 block that queued it.
+    pub block: u64,
+    /// The L2 transaction that queued it.
+    pub transaction: B256,
+    /// How far it is.
+    pub stage: WithdrawalStage,
+    /// The Bitcoin block that settles it unless it is proven wrong, once asserted.
+    pub settles_at: Option<u32>,
+    /// The Bitcoin output that paid it.
+    pub payout: Option<OutPoint>,
+    /// The Bitcoin block that paid it.
+    pub paid_in: Option<L1BlockId>,
+}
+
+/// `kedge_withdrawals`: which ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WithdrawalFilter {
+    /// The first index; 0 when absent.
+    #[serde(default)]
+    pub from: Option<u64>,
+    /// How many at most; 100 when absent, and never more than 1,000.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// Only of this sender.
+    #[serde(default)]
+    pub sender: Option<Address>,
+}
+
+/// What became of an assertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AssertionStage {
+    /// In its challenge window.
+    Proposed,
+    /// Past it.
+    Settled,
+}
+
+/// `kedge_assertions`: an assertion that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssertionStatus {
+    /// Its id.
+    pub id: B256,
+    /// The assertion that it continues; zero is the genesis.
+    pub parent: B256,
+    /// The Bitcoin block at whose end its last claim holds.
+    pub l1: L1BlockId,
+    /// Claim hashes, one per segment since its parent.
+    pub claims: Vec<B256>,
+    /// Height of the Bitcoin block that confirmed it.
+    pub confirmed_at: u32,
+    /// Height of the Bitcoin block that settles it unless it is proven wrong before.
+    pub deadline: u32,
+    /// What became of it.
+    pub stage: AssertionStage,
+    /// Height of the Bitcoin block that settled it.
+    pub settled_at: Option<u32>,
+    /// Whether it and all before it equal this node's own derivation.
+    pub agrees: bool,
+    /// Its bond.
+    pub bond: OutPoint,
+    /// What the bond holds.
+    pub bond_sats: u64,
+    /// To whom the bond returns, x-only key.
+    pub proposer: B256,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kedge_genesis::L1Height;
+
+    #[test]
+    fn bitcoin_hashes_are_shown_as_bitcoin_shows_them() {
+        let mut hash = [0; 32];
+        hash[31] = 0xab;
+        let at = L1Ref { height: L1Height(7), hash: hash.into() };
+        let json = serde_json::to_value(L1BlockId::from(at)).expect("plain data");
+        assert_eq!(json["height"], 7);
+        assert_eq!(json["hash"], format!("ab{}", "00".repeat(31)));
+    }
+
+    #[test]
+    fn withdrawal_stages_are_ordered() {
+        assert!(WithdrawalStage::Queued < WithdrawalStage::Safe);
+        assert!(WithdrawalStage::Safe < WithdrawalStage::Asserted);
+        assert!(WithdrawalStage::Asserted < WithdrawalStage::Settled);
+        assert!(WithdrawalStage::Settled < WithdrawalStage::Paid);
+    }
+}
