@@ -78,6 +78,9 @@ pub fn time_bounds(
     (lower, upper)
 }
 
+/// A payload with the cursor after it, or why the rules do not allow that block.
+pub type NextPayload = Result<(Payload, L2Cursor), BlockFault>;
+
 /// The block that follows `cursor`, and the cursor after it.
 ///
 /// `epochs` holds the current origin and what is known after it, as [`super::DeriveState::epochs`]. With
@@ -95,7 +98,7 @@ pub fn next_payload<L: L1Lookup>(
     step: bool,
     timestamp: Option<u64>,
     user: Vec<Bytes>,
-) -> Result<Result<(Payload, L2Cursor), BlockFault>, DeriveError<L::Error>> {
+) -> Result<NextPayload, DeriveError<L::Error>> {
     let epoch = match find_epoch(cursor, epochs, step) {
         Ok(epoch) => epoch,
         Err(fault) => return Ok(Err(fault)),

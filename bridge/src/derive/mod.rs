@@ -19,7 +19,7 @@ mod epoch;
 mod note;
 mod state;
 
-pub use block::{BlockFault, next_payload, time_bounds};
+pub use block::{BlockFault, NextPayload, next_payload, time_bounds};
 pub use epoch::{MEDIAN_TIME_SPAN, fee_rate, median_time, subsidy};
 pub use note::{BatchDrop, BatchOutcome, BatchSeen, Ignored, Note};
 pub use state::{ChunkRef, DeriveState, EpochInfo, ForcedCursor, L2Cursor, OpenChannel};

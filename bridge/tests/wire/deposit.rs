@@ -33,16 +33,15 @@ fn block(txdata: Vec<bitcoin::Transaction>) -> Block {
     Block { header, txdata }
 }
 
+/// Output, recipient and satoshis of deposits; output, satoshis and reason of the others.
+type Scanned = (Vec<(u32, Address, u64)>, Vec<(u32, u64, Unattributed)>);
+
 /// Deposits and reasons of a transaction with one plain input and these outputs.
-fn scan(outputs: Vec<TxOut>) -> (Vec<(u32, Address, u64)>, Vec<(u32, u64, Unattributed)>) {
+fn scan(outputs: Vec<TxOut>) -> Scanned {
     scan_with(outputs, Witness::new(), &VaultScripts::new(vault()))
 }
 
-fn scan_with(
-    outputs: Vec<TxOut>,
-    witness: Witness,
-    scripts: &VaultScripts,
-) -> (Vec<(u32, Address, u64)>, Vec<(u32, u64, Unattributed)>) {
+fn scan_with(outputs: Vec<TxOut>, witness: Witness, scripts: &VaultScripts) -> Scanned {
     let tx = tx(vec![witness], outputs);
     let txid = tx.compute_txid();
     let found = deposits_in(&block(vec![tx]), scripts, params().min_deposit, HEIGHT);

@@ -88,6 +88,9 @@ fn wire_discriminants_of_kinds_are_these() {
     assert_eq!((0..=255).filter_map(Kind::from_wire).collect::<Vec<_>>(), KINDS);
 }
 
+/// Spoils the items of a witness.
+type Change<'a> = &'a dyn Fn(&mut Vec<Vec<u8>>);
+
 #[test]
 fn only_the_exact_witness_is_an_envelope() {
     let leaf = leaf(Kind::Forced, b"hello");
@@ -101,7 +104,7 @@ fn only_the_exact_witness_is_an_envelope() {
     };
     // The other parity of the output key is the same template.
     assert!(with(&|items| items[2][0] = 0xc1).is_some());
-    let table: [(&str, &dyn Fn(&mut Vec<Vec<u8>>)); 7] = [
+    let table: [(&str, Change<'_>); 7] = [
         ("another leaf version", &|items| items[2][0] = 0xc2),
         ("a sibling in the control block", &|items| items[2].extend([7; 32])),
         ("a short control block", &|items| items[2].truncate(32)),

@@ -169,6 +169,7 @@ pub fn execute_block<DB: StateDb>(
 }
 
 /// A listed transaction, decoded.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Listed<'a> {
     System(&'a TxDeposit),
     User { bytes: &'a Bytes, tx: Option<OpTxEnvelope>, intrinsic: u64 },
