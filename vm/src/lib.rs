@@ -13,6 +13,7 @@
 //! | [`witness`] | recording what an execution read, and executing on nothing but that |
 //! | [`precompile`] | BIP-340 verification |
 //! | [`genesis`] | block 0 |
+//! | [`memory`] | a state in memory |
 //! | [`env`](mod@env) | EVMs for calls that are not part of the chain |
 #![no_std]
 #![cfg_attr(
@@ -32,6 +33,7 @@ pub mod config;
 pub mod env;
 pub mod exec;
 pub mod genesis;
+pub mod memory;
 pub mod payload;
 pub mod precompile;
 pub mod state;
@@ -44,10 +46,14 @@ pub use exec::{
     output_root,
 };
 pub use genesis::{GenesisBlock, genesis_block};
+pub use memory::MemoryDb;
 pub use payload::{Payload, PayloadTx};
 pub use state::{AccountInfo, DbError, StateDb, StateDiff, TrieDiff, TrieNodes};
 pub use trie::Nibbles;
-pub use witness::{TrieDb, Witness, WitnessError, execute_on_witness, record_witness};
+pub use witness::{
+    Recorder, StateSource, TrieDb, TrieDbError, Witness, WitnessError, execute_on_witness,
+    record_witness,
+};
 
 pub use alloy_consensus::Header;
 pub use op_alloy_consensus::{OpReceiptEnvelope, OpTxEnvelope, TxDeposit};

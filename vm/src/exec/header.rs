@@ -14,10 +14,10 @@ use op_revm::OpSpecId;
 /// minimum base fee applies (Jovian). None when the `extraData` is neither form.
 pub fn next_base_fee(parent: &Header) -> Option<u64> {
     let (denominator, elasticity, minimum, used) = if parent.extra_data.len() == 9 {
-        let (denominator, elasticity) = decode_holocene_extra_data(&parent.extra_data).ok()?;
+        let (elasticity, denominator) = decode_holocene_extra_data(&parent.extra_data).ok()?;
         (denominator, elasticity, 0, parent.gas_used)
     } else {
-        let (denominator, elasticity, minimum) =
+        let (elasticity, denominator, minimum) =
             decode_jovian_extra_data(&parent.extra_data).ok()?;
         let used = parent.gas_used.max(parent.blob_gas_used.unwrap_or_default());
         (denominator, elasticity, minimum, used)
