@@ -19,6 +19,7 @@ use bitcoin::key::Keypair;
 use bitcoin::{ScriptBuf, TxOut, XOnlyPublicKey};
 use kedge_bridge::commit::{Commit, RevealError, reveal_vsize};
 use kedge_bridge::envelope::{EnvelopeError, EnvelopeHeader, Kind, leaf_script};
+use kedge_genesis::L1Height;
 use record::{Group, Publication};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,9 @@ const MAX_REVEAL_VSIZE: u64 = 99_500;
 /// Unconfirmed transactions that spend each other may have 101,000 virtual bytes together; this leaves
 /// room for one more.
 const MAX_FAMILY_VSIZE: u64 = 100_500;
+
+/// Blocks for which the status of a final publication is kept.
+const KEEP_FINAL: u32 = 100;
 
 /// One envelope to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,15 +170,39 @@ impl Publisher {
     /// # Errors
     /// When the wallet cannot follow the chain. What goes wrong with one publication is in its status.
     pub async fn tick(&self) -> Result<Vec<PublicationStatus>, PublishError> {
-        self.wallet.sync(&*self.bitcoin).await?;
+        let tip = self.wallet.sync(&*self.bitcoin).await?;
+        self.wallet.rebroadcast(&*self.bitcoin).await?;
         let mut open = self.open.lock().await;
         for publication in open.values_mut() {
             self.advance(publication).await;
         }
+        self.prune(&mut open, tip)?;
         Ok(open.values().map(Publication::status).collect())
     }
 
-    /// How far a publication is, none when there is none of this id.
+    /// Forgets what has been final for long; the last one stays, because numbers count from it.
+    fn prune(
+        &self,
+        open: &mut BTreeMap<PublicationId, Publication>,
+        tip: L1Height,
+    ) -> Result<(), PublishError> {
+        let last = open.keys().next_back().copied();
+        let old: Vec<_> = open
+            .values()
+            .filter(|of| of.done.is_some_and(|height| tip.since(L1Height(height)) > KEEP_FINAL))
+            .map(|of| of.id)
+            .filter(|id| Some(*id) != last)
+            .collect();
+        let writes =
+            old.iter().map(|id| (RecordTable::OwnTx, self.record_key(*id), None)).collect();
+        if !old.is_empty() {
+            self.records.write(writes).map_err(PublishError::Records)?;
+            open.retain(|id, _| !old.contains(id));
+        }
+        Ok(())
+    }
+
+    /// How far a publication is, none when there is none of this id or it has long been final.
     pub async fn status(&self, id: PublicationId) -> Option<PublicationStatus> {
         self.open.lock().await.get(&id).map(Publication::status)
     }
@@ -191,9 +219,9 @@ impl Publisher {
     /// When the storage fails.
     pub async fn abandon(&self, id: PublicationId) -> Result<(), PublishError> {
         let mut open = self.open.lock().await;
-        if open.remove(&id).is_some() {
-            let write = (RecordTable::OwnTx, self.record_key(id), None);
-            self.records.write(vec![write]).map_err(PublishError::Records)?;
+        if let Some(publication) = open.get_mut(&id) {
+            publication.abandon();
+            self.store(publication)?;
         }
         Ok(())
     }

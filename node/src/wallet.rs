@@ -258,6 +258,11 @@ impl Wallet {
         self.unused(KeychainKind::External)
     }
 
+    /// The address of that number, handed out or not.
+    pub fn address_at(&self, index: u32) -> Address {
+        self.inner.lock().bdk.peek_address(KeychainKind::External, index).address
+    }
+
     /// The script of an address for change, the same one until it was paid.
     ///
     /// # Errors

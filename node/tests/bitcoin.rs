@@ -64,8 +64,9 @@ impl Chain {
                 chain.mine_on(parent, depth + 1, &to.script_pubkey())?;
             }
             Node::Core(core) => {
-                let first = self.bitcoin.block_hash(fork.next()).await?.expect("below the tip");
-                core.rpc().call("invalidateblock", json!([first])).await?;
+                if let Some(first) = self.bitcoin.block_hash(fork.next()).await? {
+                    core.rpc().call("invalidateblock", json!([first])).await?;
+                }
                 for _ in 0..=depth {
                     let params = json!([to.to_string(), []]);
                     core.rpc().call("generateblock", params).await?;
@@ -357,6 +358,8 @@ on_both! {
     a_large_batch_follows_another
     an_assertions_bond_is_at_the_index_of_its_input
     nothing_is_forgotten_when_the_publisher_restarts
+    a_commit_whose_coin_was_taken_back_is_made_anew
+    a_reveal_that_no_block_takes_is_replaced
 }
 
 #[tokio::test]
@@ -402,25 +405,102 @@ async fn what_the_mempool_lost_is_broadcast_again() -> Result {
 }
 
 #[tokio::test]
-async fn a_commit_whose_coins_a_reorg_took_is_made_anew() -> Result {
+async fn what_a_reorg_orphaned_comes_back_in_order() -> Result {
     let chain = Chain::embedded()?;
     let (wallet, publisher) = chain.publisher(3, FeePolicy::default()).await?;
-    // All coins of the wallet come from blocks 101 and 102 on, one payment each.
     let address = wallet.address()?;
-    let fund = |value| TxOut { value, script_pubkey: address.script_pubkey() };
     let all = wallet.balance().confirmed - Amount::from_sat(10_000);
-    wallet.send(&*chain.bitcoin, &[fund(all)], vb(1)).await?;
+    let one = TxOut { value: all, script_pubkey: address.script_pubkey() };
+    wallet.send(&*chain.bitcoin, &[one], vb(1)).await?;
     chain.mine(1, &nobody()).await?;
     wallet.sync(&*chain.bitcoin).await?;
     let id = publisher.publish(Kind::Batch, batch(0, 1_000)?).await?;
     chain.mine(1, &nobody()).await?;
     publisher.tick().await?;
     assert!(confirmed(publisher.status(id).await).is_some());
-    // The funding, the commit and the reveal are orphaned; the wallet brings them back in order.
+    // The payment that made the only coin, the commit and the reveal are orphaned and lost.
     chain.reorg(2, &nobody()).await?;
+    let Node::Embedded(embedded, _) = &chain.node else { unreachable!() };
+    for txid in embedded.pool_txids() {
+        embedded.evict(&txid);
+    }
     publisher.tick().await?;
-    wallet.rebroadcast(&*chain.bitcoin).await?;
+    assert_eq!(embedded.pool_txids().len(), 3);
+    chain.mine(1, &nobody()).await?;
     publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    Ok(())
+}
+
+async fn a_commit_whose_coin_was_taken_back_is_made_anew(chain: Chain) -> Result {
+    let bitcoin = &*chain.bitcoin;
+    let (_, payer) = chain.wallet(1).await?;
+    let records = Arc::new(MemoryRecords::default());
+    let keys = WalletKeys::from_seed(BitcoinNetwork::Regtest, &[8; 32]).expect("a good seed");
+    let network = BitcoinNetwork::Regtest;
+    let wallet = Arc::new(Wallet::open(records.clone(), "w", &keys, network, L1Height(0))?);
+    let coin = |value| -> Result<TxOut> {
+        let script_pubkey = wallet.address()?.script_pubkey();
+        Ok(TxOut { value: Amount::from_sat(value), script_pubkey })
+    };
+    let publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    let first = payer.send(bitcoin, &[coin(1_000_000)?], vb(2)).await?;
+    chain.mine(1, &nobody()).await?;
+    wallet.sync(bitcoin).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 1_000)?).await?;
+    let old = publisher.status(id).await.and_then(|status| status.commit).expect("paid");
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+
+    // The payment, the commit and the reveal are orphaned, and the payer pays another way instead.
+    chain.reorg(2, &nobody()).await?;
+    payer.sync(bitcoin).await?;
+    let instead = payer.bump(first.compute_txid(), vb(50))?;
+    let mut other = instead.clone();
+    other.output.retain(|output| output.value != Amount::from_sat(1_000_000));
+    let prevouts: Vec<TxOut> = vec![TxOut {
+        value: Amount::from_btc(50.0)?,
+        script_pubkey: payer.address_at(0).script_pubkey(),
+    }];
+    payer.forget(instead.compute_txid())?;
+    payer.forget(first.compute_txid())?;
+    payer.sign_inputs(&mut other, &prevouts)?;
+    assert_eq!(bitcoin.broadcast(&other).await?, Broadcast::Accepted);
+    payer.insert(other, Vec::new())?;
+    chain.mine(1, &nobody()).await?;
+    payer.sync(bitcoin).await?;
+    payer.send(bitcoin, &[coin(2_000_000)?], vb(2)).await?;
+    chain.mine(1, &nobody()).await?;
+    for _ in 0..2 {
+        publisher.tick().await?;
+        chain.mine(1, &nobody()).await?;
+    }
+    publisher.tick().await?;
+    let status = publisher.status(id).await.expect("published");
+    assert!(status.confirmed().is_some(), "{status:?}");
+    assert_ne!(status.commit, Some(old));
+    assert_eq!(chain.published().await?.len(), 1);
+    Ok(())
+}
+
+async fn a_reveal_that_no_block_takes_is_replaced(chain: Chain) -> Result {
+    let fees = FeePolicy { bump_after: 1, ..FeePolicy::default() };
+    let (_, publisher) = chain.publisher(2, fees).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 3_000)?).await?;
+    let mut seen = Vec::new();
+    for round in 1..=4 {
+        let status = publisher.status(id).await.expect("published");
+        assert_eq!((status.problem, status.reveals[0].versions), (None, round));
+        let reveal = status.reveals[0].txid.expect("signed");
+        assert!(chain.bitcoin.in_mempool(&reveal).await?);
+        seen.push(reveal);
+        chain.reorg(0, &nobody()).await?;
+        publisher.tick().await?;
+    }
+    for old in seen {
+        assert!(!chain.bitcoin.in_mempool(&old).await?);
+    }
     chain.mine(1, &nobody()).await?;
     publisher.tick().await?;
     assert!(confirmed(publisher.status(id).await).is_some());

@@ -38,6 +38,14 @@ pub enum L1Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The password file cannot be read.
+    #[error("cannot use the password file `{}`: {reason}", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The address is not an HTTP URL.
     #[error("{url} is not an address of a bitcoind: {reason}; expected http://host:port")]
     BadUrl {

@@ -14,7 +14,7 @@ use reqwest::{StatusCode, Url, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -64,6 +64,35 @@ impl std::fmt::Debug for Auth {
             Self::Password { user, .. } => {
                 f.debug_struct("Password").field("user", user).finish_non_exhaustive()
             }
+        }
+    }
+}
+
+impl Auth {
+    /// What the command line says: a cookie file, or a user with the file that holds its password, or
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`L1Error::PasswordFile`] when the file cannot be read or is missing for a user.
+    pub fn from_files(
+        cookie: Option<&Path>,
+        user: Option<&str>,
+        password_file: Option<&Path>,
+    ) -> Result<Self, L1Error> {
+        match (cookie, user, password_file) {
+            (Some(path), _, _) => Ok(Self::Cookie(path.to_owned())),
+            (None, Some(user), Some(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    L1Error::PasswordFile { path: path.to_owned(), reason: error.to_string() }
+                })?;
+                let password = text.trim_end_matches(['\r', '\n']).to_owned();
+                Ok(Self::Password { user: user.to_owned(), password })
+            }
+            (None, None, None) => Ok(Self::None),
+            (None, _, path) => Err(L1Error::PasswordFile {
+                path: path.map(Path::to_owned).unwrap_or_default(),
+                reason: "--l1-user and --l1-password-file belong together".into(),
+            }),
         }
     }
 }

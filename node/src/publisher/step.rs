@@ -88,11 +88,7 @@ impl Publisher {
         let deep = last.is_some_and(|height| (tip + 1).saturating_sub(height) >= self.final_depth);
         if deep {
             publication.done = last;
-            publication.commits.clear();
-            for group in &mut publication.groups {
-                group.leaves.clear();
-                group.reveals.clear();
-            }
+            publication.finish();
             self.store(publication)?;
         }
         Ok(())

@@ -94,11 +94,12 @@ impl Wallet {
                 Broadcast::Accepted => tracing::info!(%txid, "broadcast again"),
                 Broadcast::AlreadyKnown => {}
                 Broadcast::Rejected { code, reason } => {
-                    tracing::warn!(%txid, code, reason, "a transaction of ours is refused");
+                    tracing::debug!(%txid, code, reason, "a transaction of ours is refused");
                     if code == crate::l1::MISSING_INPUTS
                         && self.place(txid) == Some(TxPlace::Unconfirmed)
                         && self.inputs_gone(bitcoin, &tx).await?
                     {
+                        tracing::warn!(%txid, reason, "a transaction of ours has lost its inputs");
                         self.forget(txid)?;
                         given_up.push(tx);
                     }
