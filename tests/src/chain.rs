@@ -235,7 +235,7 @@ impl Chain {
             .client
             .kedge(&["bridge", "withdraw", "--to", to, "--amount", &amount, "--key-file", &key])
             .await?;
-        let hash = told["transactionHash"].as_str().with_context(|| told.to_string())?;
+        let hash = told["transaction"].as_str().with_context(|| told.to_string())?;
         let receipt = self.client.receipt(hash).await?;
         let (index, paid, fee) = Self::queued(&receipt)?;
         ensure!(paid + fee == sats, "{paid} and a fee of {fee} instead of {sats} sat are queued");
@@ -282,6 +282,37 @@ impl Chain {
         let (tx, value) = outputs.pop().context("no payout")?;
         ensure!(value == sats, "{value} instead of {sats} sat were paid");
         Ok(tx)
+    }
+
+    /// Waits until the node says that a withdrawal is paid, by the transaction that paid it.
+    ///
+    /// # Errors
+    /// When it names another one or does not get there.
+    pub async fn knows_payout(&self, index: u64, payout: &Transaction) -> Result<()> {
+        let outpoint = until(&format!("withdrawal {index} is known as paid"), || async {
+            let status = self.client.kedge(&["bridge", "status"]).await?;
+            let all = status["withdrawals"].as_array().context("no withdrawals")?;
+            let one = all.iter().find(|one| one["index"] == index).context("not listed")?;
+            Ok((one["stage"] == "paid").then(|| one["payout"].to_string()))
+        })
+        .await?;
+        let txid = payout.compute_txid().to_string();
+        ensure!(outpoint.contains(&txid), "{outpoint} instead of {txid} is said to have paid");
+        Ok(())
+    }
+
+    /// What holds at any moment: the vault covers what exists on L2 and what is queued, and the heads are in order.
+    ///
+    /// # Errors
+    /// When it does not hold.
+    pub async fn is_sound(&self) -> Result<()> {
+        let bridge = self.client.kedge(&["bridge", "status"]).await?;
+        ensure!(bridge["solvent"] == true, "the vault does not cover its debts: {bridge}");
+        let status = self.client.kedge(&["status"]).await?;
+        let number = |head: &str| status[head]["number"].as_u64().context("a head has a number");
+        let heads = [number("latest")?, number("safe")?, number("finalized")?, number("settled")?];
+        ensure!(heads.is_sorted_by(|a, b| a >= b), "heads out of order: {heads:?}");
+        Ok(())
     }
 
     /// Step 4: another node derives every safe block with the same hash and the same state root.

@@ -197,7 +197,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts one with its data in `<dir>/<name>` and waits until its RPC answers.
+    /// Starts one with its data in `<dir>/<name>` and waits for its ready line.
     ///
     /// # Errors
     /// When it does not.
@@ -205,6 +205,7 @@ impl Node {
         let port = free_port();
         let mut arguments = vec![
             "node".to_owned(),
+            "--json".to_owned(),
             "--verify-witness".to_owned(),
             format!("--datadir={}", dir.join(name).display()),
             format!("--rpc-port={port}"),
@@ -223,20 +224,10 @@ impl Node {
     }
 
     async fn open(dir: PathBuf, name: String, port: u16, arguments: Vec<String>) -> Result<Self> {
-        let process = Process::start(&name, &binary(), &arguments, &dir)?;
-        let mut this = Self { process, port, arguments, dir, name };
-        let client = this.client();
-        let process = &mut this.process;
-        until("the node's RPC answers", || {
-            let (running, client) = (process.is_running(), client.clone());
-            let tail = process.tail();
-            async move {
-                ensure!(running, "it exited: {tail}");
-                client.rpc.call("eth_chainId", json!([])).await.map(Some)
-            }
-        })
-        .await?;
-        Ok(this)
+        let mut process = Process::start(&name, &binary(), &arguments, &dir)?;
+        let line = process.line().await?;
+        ensure!(line.contains("ready"), "{name} is not ready: {line}");
+        Ok(Self { process, port, arguments, dir, name })
     }
 
     /// A client of it.

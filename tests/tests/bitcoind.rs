@@ -50,12 +50,12 @@ async fn a_user_sends_deposits_withdraws_and_a_second_node_agrees() -> Result<()
 
     // Two deposits from the wallet of the command line, one from a wallet that only knows the format.
     let [rich, other] = Account::tests();
-    for (account, amount) in [(&rich, "5btc"), (&other, "1btc")] {
-        let deposit = ["bridge", "deposit", "--to", &account.address, "--amount", amount];
+    for (account, sats) in [(&rich, 500_000_000), (&other, 100_000_000)] {
+        let amount = format!("{sats}sat");
+        let deposit = ["bridge", "deposit", "--to", &account.address, "--amount", &amount];
         chain.client.kedge(&[&deposit[..], &[&l1, &cookie]].concat()).await?;
+        chain.credited(&account.address, wei(sats)).await?;
     }
-    chain.credited(&rich.address, wei(500_000_000)).await?;
-    chain.credited(&other.address, wei(100_000_000)).await?;
     let params = Network::Regtest.params();
     let script = vault::vault_script(params).context("regtest has a vault")?;
     let to = fresh_address("deposited to by hand");
@@ -70,6 +70,9 @@ async fn a_user_sends_deposits_withdraws_and_a_second_node_agrees() -> Result<()
     let withdrawn = chain.withdraw(&rich, &to, 10_000_000, dir.path()).await?;
     let payout = chain.paid_out(&user.script(), withdrawn.paid).await?;
     ensure!(payout.output[0].script_pubkey == script, "the change is not the vault's new head");
+
+    chain.knows_payout(withdrawn.index, &payout).await?;
+    chain.is_sound().await?;
 
     let follower = Node::start(dir.path(), "follower", &options).await?;
     chain.agrees(&follower.client(), withdrawn.block).await?;

@@ -79,7 +79,9 @@ async fn twenty_kills_change_nothing_about_the_result() -> Result<()> {
     chain.credited(&receiver, wei(KILLS.into())).await?;
 
     // The withdrawal is paid, exactly once and exactly.
-    chain.paid_out(&script, withdrawal.paid).await?;
+    let payout = chain.paid_out(&script, withdrawal.paid).await?;
+    chain.knows_payout(withdrawal.index, &payout).await?;
+    chain.is_sound().await?;
     ensure!(
         chain.client.balance(&withdrawer.address).await? == after_withdrawal,
         "the withdrawal was undone or repeated"

@@ -22,7 +22,9 @@ async fn a_user_sends_deposits_withdraws_and_a_second_node_agrees() -> Result<()
     let user = Wallet::new();
     let to = user.address().to_string();
     let withdrawn = chain.withdraw(rich, &to, 10_000_000, dir.path()).await?;
-    chain.paid_out(&user.script(), withdrawn.paid).await?;
+    let payout = chain.paid_out(&user.script(), withdrawn.paid).await?;
+    chain.knows_payout(withdrawn.index, &payout).await?;
+    chain.is_sound().await?;
 
     let l1 = format!("--l1-rpc={}", dev.ready.l1_rpc);
     let follower = Node::start(dir.path(), "follower", &["--network=dev", &l1]).await?;
