@@ -1,4 +1,4 @@
-//! Kedge's truth: the [`step`] from one Bitcoin block to the next, claims about it, the assertions that
+//! Kedge's truth: the [`step()`] from one Bitcoin block to the next, claims about it, the assertions that
 //! carry such claims to Bitcoin, and what settles them.
 //!
 //! | module | its job |

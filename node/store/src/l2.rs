@@ -413,7 +413,7 @@ impl Change<'_> {
     /// Takes the latest block back and returns its number.
     ///
     /// # Errors
-    /// [`StoreError::NoUndo`] when its undo record has been pruned, and when the database fails.
+    /// [`StoreError::NoUndo`](crate::StoreError::NoUndo) when its undo record has been pruned, and when the database fails.
     pub fn unwind_block(&mut self) -> Result<L2Number> {
         let latest = self.latest()?.ok_or_else(|| missing(Table::L2Meta, LATEST))?;
         self.undo(Domain::L2, latest.0)?;
