@@ -13,6 +13,9 @@ pub enum RecordTable {
     OwnTx,
 }
 
+/// A key and its value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
 /// One record to write, or to delete where there is no value.
 pub type RecordWrite = (RecordTable, Vec<u8>, Option<Vec<u8>>);
 
@@ -22,7 +25,7 @@ pub trait Records: Send + Sync {
     ///
     /// # Errors
     /// When the storage fails.
-    fn load(&self, table: RecordTable, prefix: &[u8]) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>>;
+    fn load(&self, table: RecordTable, prefix: &[u8]) -> anyhow::Result<Vec<Record>>;
 
     /// Writes all of it or nothing, durably: it is there after a crash once this returns.
     ///
@@ -33,10 +36,12 @@ pub trait Records: Send + Sync {
 
 /// Records that are forgotten with the process.
 #[derive(Debug, Default)]
-pub struct MemoryRecords(Mutex<BTreeMap<(RecordTable, Vec<u8>), Vec<u8>>>);
+pub struct MemoryRecords(Mutex<Rows>);
+
+type Rows = BTreeMap<(RecordTable, Vec<u8>), Vec<u8>>;
 
 impl Records for MemoryRecords {
-    fn load(&self, table: RecordTable, prefix: &[u8]) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn load(&self, table: RecordTable, prefix: &[u8]) -> anyhow::Result<Vec<Record>> {
         let records = self.0.lock();
         Ok(records
             .range((table, prefix.to_vec())..)
