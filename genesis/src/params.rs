@@ -246,7 +246,6 @@ const REGTEST: Params = Params {
     sequencing_window: 12,
     channel_timeout: 6,
     challenge_window: 6,
-    max_assertion_span: 12,
     refund_delay: 20,
     bond_margin: 6,
     rotation_grace: 20,

@@ -1,9 +1,32 @@
-//! The Kedge node.
+//! The Kedge node: everything that touches a disk, a socket or a clock.
+//!
+//! | module | its job |
+//! | --- | --- |
+//! | [`l1`] | Bitcoin: a Bitcoin Core node, or one embedded |
+//! | [`engine`] | the one writer of the chain |
+//! | [`follow`] | keeps the engine on Bitcoin's best chain |
+//! | [`mempool`] | transactions that wait for a block |
+//! | [`sequencer`] | makes L2 blocks |
+//! | [`batcher`], [`proposer`] | post batches and assertions, through [`publisher`] and [`wallet`] |
+//! | [`signer`] | signs the vault's payouts |
+//! | [`rpc`] | JSON-RPC |
+//! | [`node`], [`dev`] | put the parts together |
+//! | [`cli`] | the command line |
 
+pub mod accounts;
+pub mod batcher;
+pub mod cli;
+pub mod dev;
 pub mod engine;
 pub mod follow;
+pub mod keys;
 pub mod l1;
 pub mod mempool;
+pub mod mempool_link;
+pub mod node;
+pub mod proposer;
 pub mod publisher;
 pub mod rpc;
+pub mod sequencer;
+pub mod signer;
 pub mod wallet;

@@ -5,7 +5,7 @@ mod sign;
 mod sync;
 
 use crate::l1::records::RecordWrite;
-use crate::l1::{Bitcoin, Broadcast, L1Error, RecordTable, Records, rust_network};
+use crate::l1::{Bitcoin, Broadcast, L1Error, MemoryRecords, RecordTable, Records, rust_network};
 use bdk_wallet::chain::{ChainPosition, Merge};
 use bdk_wallet::error::{BuildFeeBumpError, CreateTxError};
 use bdk_wallet::{ChangeSet, KeychainKind, TxOrdering};
@@ -111,6 +111,15 @@ impl WalletKeys {
         let coin = u8::from(network != BitcoinNetwork::Main);
         let branch = |change: u8| format!("tr({key}/86'/{coin}'/0'/{change}/*)");
         Self { external: branch(0), internal: branch(1) }
+    }
+
+    /// The first address, without opening a wallet.
+    ///
+    /// # Errors
+    /// When the descriptors are none.
+    pub fn first_address(&self, network: BitcoinNetwork) -> Result<Address, WalletError> {
+        let records = Arc::new(MemoryRecords::default());
+        Wallet::open(records, "first", self, network, L1Height(0))?.address()
     }
 }
 

@@ -1,0 +1,232 @@
+//! Posts the sequencer's blocks to Bitcoin.
+//!
+//! One batch at a time: the next is made when Bitcoin has the last and the node has derived it, from the safe
+//! head on, so a batch never builds on what Bitcoin might not have taken. What to post follows from the chain
+//! alone; that a publication is under way, and every transaction that it ever signed, is the publisher's
+//! record. When posting falls behind, the mempool is closed, rather than admit what Bitcoin will discard.
+
+use crate::{
+    engine::Engine,
+    mempool::Mempool,
+    publisher::{Part, Publisher},
+};
+use anyhow::Context;
+use bitcoin::key::Keypair;
+use kedge_bridge::{
+    batch::{Batch, BatchBlock, encode},
+    derive::{DeriveState, L2Cursor, next_payload},
+    envelope::{Kind, sign_batch, split},
+};
+use kedge_genesis::{L2Number, Params};
+use kedge_store::{L1Rows, L2Rows, Reader};
+use kedge_vm::PayloadTx;
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Between looks at what was broadcast, when no block comes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most bytes of transactions in one batch, before compression: what is left of its chunks holds the rest
+/// even when nothing compresses.
+const MAX_BATCH_BYTES: usize = 3_500_000;
+/// Most blocks in one batch, so that making one takes a bounded time.
+const MAX_BATCH_BLOCKS: u64 = 10_000;
+
+/// The batcher.
+pub struct Batcher {
+    params: &'static Params,
+    engine: Arc<Engine>,
+    mempool: Arc<Mempool>,
+    publisher: Arc<Publisher>,
+    sequencer: Keypair,
+}
+
+impl std::fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batcher").finish_non_exhaustive()
+    }
+}
+
+impl Batcher {
+    /// A batcher that signs with the sequencer's key.
+    pub const fn new(
+        params: &'static Params,
+        engine: Arc<Engine>,
+        mempool: Arc<Mempool>,
+        publisher: Arc<Publisher>,
+        sequencer: Keypair,
+    ) -> Self {
+        Self { params, engine, mempool, publisher, sequencer }
+    }
+
+    /// Posts until `stop`. What goes wrong is logged and tried again.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut heads = self.engine.watch_heads();
+        let mut ticked = None;
+        loop {
+            let tip = heads.borrow_and_update().l1_tip;
+            if ticked != Some(tip) {
+                if let Err(error) = self.publisher.tick().await {
+                    tracing::warn!("batcher: {error}");
+                }
+                ticked = Some(tip);
+            }
+            if let Err(error) = self.post().await {
+                tracing::warn!("batcher: {error:#}");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = heads.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(PATIENCE) => ticked = None,
+            }
+        }
+    }
+
+    /// Whether everything up to the latest block is on its way to Bitcoin.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn is_idle(&self) -> anyhow::Result<bool> {
+        let heads = self.engine.heads();
+        Ok(heads.latest.number <= heads.safe.number || self.in_flight().await)
+    }
+
+    /// Whether a batch is on its way that this node has not derived yet.
+    async fn in_flight(&self) -> bool {
+        let tip = self.engine.heads().l1_tip.height;
+        let pending = self.publisher.pending().await;
+        for publication in &pending {
+            if let Some(problem) = &publication.problem {
+                tracing::warn!(id = publication.id.0, problem, "a batch does not advance");
+            }
+        }
+        pending.iter().any(|publication| publication.confirmed().is_none_or(|height| height > tip))
+    }
+
+    /// Posts the blocks above the safe head, unless a batch is under way.
+    async fn post(&self) -> anyhow::Result<()> {
+        self.guard_admission()?;
+        if self.in_flight().await {
+            return Ok(());
+        }
+        let engine = self.engine.clone();
+        let params = self.params;
+        let made = tokio::task::spawn_blocking(move || make_batch(params, &engine)).await??;
+        let Some((batch, state)) = made else { return Ok(()) };
+        let body = encode(&batch)?;
+        let mut parts = split(
+            Kind::Batch,
+            self.params.chain_id,
+            state.next_batch,
+            state.prev_body,
+            &body,
+            self.params,
+        )?;
+        sign_batch(&mut parts, &self.sequencer);
+        let chunks = parts.len();
+        let parts = parts.into_iter().map(Part::from).collect();
+        let id = self.publisher.publish(Kind::Batch, parts).await?;
+        tracing::info!(
+            id = id.0,
+            index = state.next_batch,
+            first = batch.first.0,
+            blocks = batch.blocks.len(),
+            bytes = body.len(),
+            chunks,
+            "posting a batch"
+        );
+        Ok(())
+    }
+
+    /// Closes the mempool while the oldest unposted block is a quarter of the sequencing window old or more
+    /// is unposted than one batch carries.
+    fn guard_admission(&self) -> anyhow::Result<()> {
+        let reader = self.engine.store().reader();
+        let (safe, latest) = heads(&reader)?;
+        let mut reason = None;
+        if latest > safe {
+            let origin = cursor(&reader, safe.next())?.origin.height;
+            let tip = reader.l1_tip()?.context("no Bitcoin block was processed yet")?.height;
+            if tip.since(origin) >= late(self.params) {
+                reason = Some(format!(
+                    "the sequencer is behind with posting to Bitcoin: block {} waits since Bitcoin block {origin}",
+                    safe.next()
+                ));
+            } else if latest.0.saturating_sub(safe.0) > MAX_BATCH_BLOCKS {
+                reason = Some(format!(
+                    "the sequencer is behind with posting to Bitcoin: {} blocks wait",
+                    latest.0.saturating_sub(safe.0)
+                ));
+            }
+        }
+        self.mempool.set_closed(reason);
+        Ok(())
+    }
+}
+
+/// The age, in L1 blocks, at which what is unposted is in danger of being discarded: a quarter of the
+/// sequencing window, at least two blocks since one passes between making and posting anything.
+pub const fn late(params: &Params) -> u32 {
+    let quarter = params.sequencing_window / 4;
+    if quarter < 2 { 2 } else { quarter }
+}
+
+fn heads(reader: &Reader<'_>) -> anyhow::Result<(L2Number, L2Number)> {
+    let tip = reader.l1_tip()?.context("no Bitcoin block was processed yet")?;
+    let latest = reader.latest()?.context("the store holds no block")?;
+    Ok((reader.safe_at(tip.height)?, latest))
+}
+
+fn cursor(reader: &Reader<'_>, number: L2Number) -> anyhow::Result<L2Cursor> {
+    let info = reader.block_info(number)?;
+    Ok(info.with_context(|| format!("block {number} is missing"))?.cursor)
+}
+
+/// The batch of the blocks above the safe head, none when there are none.
+fn make_batch(params: &Params, engine: &Engine) -> anyhow::Result<Option<(Batch, DeriveState)>> {
+    let reader = engine.store().reader();
+    let (safe, latest) = heads(&reader)?;
+    if latest <= safe {
+        return Ok(None);
+    }
+    let tip = reader.l1_tip()?.context("no Bitcoin block was processed yet")?;
+    let state = reader.derive_state(tip.height)?.context("the derive state is missing")?;
+    let first = safe.next();
+    let mut parent = state.cursor;
+    let mut blocks = Vec::new();
+    let mut bytes = 0;
+    let mut last_origin = [0; 20];
+    for number in (first.0..=latest.0).take(usize::try_from(MAX_BATCH_BLOCKS)?).map(L2Number) {
+        let payload =
+            reader.payload(number)?.with_context(|| format!("block {number} is missing"))?;
+        let step = payload.sequence_number == 0;
+        // What the rules put into the block is not part of the batch.
+        let (bare, _) = next_payload(
+            params,
+            &parent,
+            &state.epochs,
+            engine.store().as_ref(),
+            step,
+            None,
+            Vec::new(),
+        )?
+        .with_context(|| format!("block {number} does not follow from its parent"))?;
+        let transactions: Vec<_> = payload
+            .transactions
+            .into_iter()
+            .skip(bare.transactions.len())
+            .filter_map(|tx| match tx {
+                PayloadTx::User(bytes) => Some(bytes),
+                PayloadTx::System(_) => None,
+            })
+            .collect();
+        let block = BatchBlock { timestamp: payload.timestamp, epoch_step: step, transactions };
+        bytes += block.decoded_size();
+        if bytes > MAX_BATCH_BYTES && !blocks.is_empty() {
+            break;
+        }
+        last_origin.copy_from_slice(&payload.origin.hash[..20]);
+        parent = cursor(&reader, number)?;
+        blocks.push(block);
+    }
+    Ok(Some((Batch { first, last_origin, blocks }, state)))
+}

@@ -1,0 +1,322 @@
+//! The command line.
+
+pub mod amount;
+mod client;
+mod key;
+mod run;
+
+use alloy_primitives::Address;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kedge_genesis::{Network, Sats};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+
+/// An optimistic rollup anchored to Bitcoin.
+#[derive(Debug, Parser)]
+#[command(name = "kedge", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole rollup in one process, with a Bitcoin of its own, for development
+    Dev(DevArgs),
+    /// Run a node: a validator, with --sequencer and --proposer also those roles
+    Node(NodeArgs),
+    /// Run one signer of the vault: checks every payout against its own node, then signs
+    Signer(SignerArgs),
+    /// Show the heads, the L1 tip and how far the node is
+    Status(Client),
+    /// Move bitcoin in and out
+    #[command(subcommand)]
+    Bridge(BridgeCommand),
+    /// List the assertions about the chain and what became of them
+    Assertions(Client),
+    /// Control the Bitcoin inside `kedge dev`
+    #[command(subcommand)]
+    L1(L1Command),
+    /// Make key files and show what belongs to them
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// How to reach a node, and how to print.
+#[derive(Args, Clone, Debug)]
+struct Client {
+    /// JSON-RPC endpoint of a node
+    #[arg(long, value_name = "URL", env = "KEDGE_RPC", default_value = "http://127.0.0.1:8545")]
+    rpc: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct DevArgs {
+    /// Where to keep the chain; without it a fresh temporary folder, removed at the end
+    #[arg(long, value_name = "DIR")]
+    datadir: Option<PathBuf>,
+    /// Port of the JSON-RPC server, HTTP and WebSocket; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8545)]
+    rpc_port: u16,
+    /// Port of the Bitcoin RPC server; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 18443)]
+    l1_rpc_port: u16,
+    /// Seconds between Bitcoin blocks; 0 mines only on demand (`kedge l1 mine`)
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    l1_block_time: u64,
+    /// Re-execute every block on its own state witness and stop on a difference
+    #[arg(long)]
+    verify_witness: bool,
+    /// Print events as JSON, one a line; the first is `ready`
+    #[arg(long)]
+    json: bool,
+}
+
+/// The Bitcoin node underneath.
+#[derive(Args, Clone, Debug)]
+struct L1Args {
+    /// Bitcoin Core's RPC endpoint
+    #[arg(long, value_name = "URL")]
+    l1_rpc: String,
+    /// Bitcoin Core's cookie file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["l1_user", "l1_password_file"])]
+    l1_cookie_file: Option<PathBuf>,
+    /// RPC user name
+    #[arg(long, value_name = "USER", requires = "l1_password_file")]
+    l1_user: Option<String>,
+    /// File that holds the RPC password
+    #[arg(long, value_name = "FILE", requires = "l1_user")]
+    l1_password_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct NodeArgs {
+    /// Where to keep the chain
+    #[arg(long, value_name = "DIR")]
+    datadir: PathBuf,
+    /// Which network
+    #[arg(long, value_name = "NAME", default_value = "dev", value_parser = network)]
+    network: Network,
+    #[command(flatten)]
+    l1: L1Args,
+    /// Address that the JSON-RPC server listens on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    rpc_host: IpAddr,
+    /// Port of the JSON-RPC server, HTTP and WebSocket; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8545)]
+    rpc_port: u16,
+    /// Where to pass transactions on to that are sent to this node
+    #[arg(long, value_name = "URL", conflicts_with = "sequencer")]
+    sequencer_rpc: Option<String>,
+    /// Make blocks and post them to Bitcoin
+    #[arg(long)]
+    sequencer: bool,
+    /// Post assertions to Bitcoin
+    #[arg(long)]
+    proposer: bool,
+    /// Key that signs batches (on dev and regtest: the network's public one)
+    #[arg(long, value_name = "FILE", requires = "sequencer")]
+    sequencer_key_file: Option<PathBuf>,
+    /// Key of the wallet that pays Bitcoin's fees and bonds (on dev and regtest: a public one)
+    #[arg(long, value_name = "FILE")]
+    wallet_key_file: Option<PathBuf>,
+    /// Bitcoin blocks between assertions while no withdrawal waits
+    #[arg(long, value_name = "BLOCKS", default_value_t = 6, requires = "proposer")]
+    assertion_interval: u32,
+    /// Re-execute every block on its own state witness and stop on a difference
+    #[arg(long)]
+    verify_witness: bool,
+    /// Print events as JSON, one a line; the first is `ready`
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct SignerArgs {
+    /// Where to keep the chain that this signer checks against
+    #[arg(long, value_name = "DIR")]
+    datadir: PathBuf,
+    /// Which network
+    #[arg(long, value_name = "NAME", default_value = "dev", value_parser = network)]
+    network: Network,
+    #[command(flatten)]
+    l1: L1Args,
+    /// This signer's key
+    #[arg(long, value_name = "FILE", conflicts_with = "dev_key")]
+    key_file: Option<PathBuf>,
+    /// Use the public key number N of dev and regtest, from 0
+    #[arg(long, value_name = "N", required_unless_present = "key_file")]
+    dev_key: Option<u8>,
+    /// Address that the signing service listens on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    listen_host: IpAddr,
+    /// Port of the signing service; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 9545)]
+    listen_port: u16,
+    /// Signing service of another signer; repeat for each
+    #[arg(long = "peer", value_name = "URL")]
+    peers: Vec<String>,
+    /// Print events as JSON, one a line; the first is `ready`
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum BridgeCommand {
+    /// Pay bitcoin into the vault, to be credited to an address on L2
+    Deposit(DepositArgs),
+    /// Burn bitcoin on L2, to be paid out to a Bitcoin address
+    Withdraw(WithdrawArgs),
+    /// Show the vault, the deposits and how far each withdrawal is
+    Status(Client),
+}
+
+#[derive(Args, Debug)]
+struct DepositArgs {
+    #[command(flatten)]
+    client: Client,
+    /// Who is credited on L2
+    #[arg(long, value_name = "ADDRESS")]
+    to: Address,
+    /// How much, in btc or sat: 0.5btc, 25000sat
+    #[arg(long, value_parser = amount::parse)]
+    amount: Sats,
+    /// Pay through this Bitcoin node from the wallet of --wallet-key-file, not from the dev wallet
+    #[arg(long, value_name = "URL")]
+    l1_rpc: Option<String>,
+    /// Bitcoin Core's cookie file
+    #[arg(long, value_name = "FILE", requires = "l1_rpc")]
+    l1_cookie_file: Option<PathBuf>,
+    /// RPC user name
+    #[arg(long, value_name = "USER", requires = "l1_password_file")]
+    l1_user: Option<String>,
+    /// File that holds the RPC password
+    #[arg(long, value_name = "FILE", requires = "l1_user")]
+    l1_password_file: Option<PathBuf>,
+    /// Key of the wallet that pays (on regtest: the public dev wallet)
+    #[arg(long, value_name = "FILE", requires = "l1_rpc")]
+    wallet_key_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct WithdrawArgs {
+    #[command(flatten)]
+    client: Client,
+    /// Bitcoin address to pay
+    #[arg(long, value_name = "BITCOIN_ADDRESS")]
+    to: String,
+    /// How much leaves L2, in btc or sat; the payout fee is taken from it
+    #[arg(long, value_parser = amount::parse)]
+    amount: Sats,
+    /// Key of the L2 account that pays (on dev and regtest: the first test account)
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum L1Command {
+    /// Mine blocks now
+    Mine {
+        #[command(flatten)]
+        client: Client,
+        /// How many
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+        blocks: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Write a fresh secret key to a new file
+    New {
+        /// The file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Show what belongs to a key: x-only public key, L2 address, first Bitcoin wallet address
+    Show {
+        /// Which network
+        #[arg(long, value_name = "NAME", default_value = "regtest", value_parser = network)]
+        network: Network,
+        /// The key file
+        #[arg(long, value_name = "FILE", conflicts_with = "dev", required_unless_present = "dev")]
+        key_file: Option<PathBuf>,
+        /// A public key of dev and regtest
+        #[arg(long, value_enum)]
+        dev: Option<DevKey>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The public keys of dev and regtest by role.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DevKey {
+    /// Signs batches
+    Sequencer,
+    /// Pays fees and bonds
+    Operator,
+    /// Pays deposits
+    Wallet,
+}
+
+fn network(name: &str) -> Result<Network, String> {
+    Network::from_name(name).ok_or_else(|| {
+        let names = Network::ALL.map(Network::name).join(", ");
+        format!("no such network; there are: {names}")
+    })
+}
+
+/// Runs the command that the process was started with. 0 only when the thing was done.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(dispatch(cli.command));
+    // What still runs in the background has been told to stop; it gets the rest of two seconds.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(1_500));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Dev(args) => run::dev(args).await,
+        Command::Node(args) => run::node(args).await,
+        Command::Signer(args) => run::signer(args).await,
+        Command::Status(client) => client::status(&client).await,
+        Command::Bridge(BridgeCommand::Deposit(args)) => client::deposit(args).await,
+        Command::Bridge(BridgeCommand::Withdraw(args)) => client::withdraw(args).await,
+        Command::Bridge(BridgeCommand::Status(client)) => client::bridge_status(&client).await,
+        Command::Assertions(client) => client::assertions(&client).await,
+        Command::L1(L1Command::Mine { client, blocks }) => client::mine(&client, blocks).await,
+        Command::Key(KeyCommand::New { out }) => key::new(&out),
+        Command::Key(KeyCommand::Show { network, key_file, dev, json }) => {
+            key::show(network, key_file.as_deref(), dev, json)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,304 @@
+//! The commands that run until they are told to stop.
+
+use super::{DevArgs, L1Args, NodeArgs, SignerArgs, amount::show_btc};
+use crate::{
+    dev::{Dev, DevOptions},
+    engine::EngineOptions,
+    keys::{self, Role},
+    l1::{Auth, Bitcoin, RpcClient, rust_network},
+    node::{Node, NodeConfig, OperatorKeys},
+    rpc::RpcConfig,
+    sequencer::SequencerConfig,
+    signer::{Peer, Signer, SigningApiServer, SigningService},
+    wallet::WalletKeys,
+};
+use anyhow::{Context, bail};
+use jsonrpsee::{RpcModule, server::Server};
+use kedge_bridge::vault::Vault;
+use kedge_genesis::{Network, Params, Sats};
+use serde_json::json;
+use std::{io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// How long an orderly end may take.
+const STOP_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Logs go to stderr; `KEDGE_LOG` selects them as `RUST_LOG` does elsewhere.
+fn init_logs(default: &str) {
+    let filter = EnvFilter::try_from_env("KEDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // A second initialisation, as in tests, changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
+}
+
+/// A token that Ctrl-C and SIGTERM cancel.
+fn stop_on_signals() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+/// Runs what never ends by itself, until it fails or `stop`; an end without either is a failure.
+async fn until_stopped(
+    run: impl Future<Output = anyhow::Result<()>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        done = run => {
+            done?;
+            if stop.is_cancelled() { Ok(()) } else { bail!("a part stopped without a reason") }
+        }
+    }
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
+    init_logs("warn,kedge=info");
+    let stop = stop_on_signals()?;
+    let (datadir, temporary) = match args.datadir {
+        Some(path) => (path, None),
+        None => {
+            let folder = tempfile::Builder::new().prefix("kedge-dev-").tempdir()?;
+            (folder.path().to_owned(), Some(folder))
+        }
+    };
+    let options = DevOptions {
+        datadir,
+        rpc_port: args.rpc_port,
+        l1_rpc_port: args.l1_rpc_port,
+        block_time: (args.l1_block_time > 0).then(|| Duration::from_secs(args.l1_block_time)),
+        engine: EngineOptions { verify_witness: args.verify_witness },
+    };
+    let started = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        started = Dev::start(options, stop.clone()) => started?,
+    };
+    let mut dev = started;
+    if args.json {
+        println!("{}", ready(&dev));
+    } else {
+        greet(&dev);
+    }
+    let outcome = until_stopped(dev.run(), &stop).await;
+    finish(dev.stop()).await;
+    drop(temporary);
+    outcome
+}
+
+/// Lets an orderly end take its time, but not more than there is: all state is on disk at any moment.
+async fn finish(end: impl Future<Output = ()>) {
+    if tokio::time::timeout(STOP_PATIENCE, end).await.is_err() {
+        tracing::warn!("a part did not stop in time");
+    }
+}
+
+fn ready(dev: &Dev) -> serde_json::Value {
+    let accounts: Vec<_> = dev
+        .accounts
+        .iter()
+        .map(|account| json!({ "address": account.address, "privateKey": account.private_key }))
+        .collect();
+    json!({
+        "event": "ready",
+        "rpc": url(dev.rpc),
+        "l1Rpc": url(dev.l1_rpc),
+        "chainId": dev.params.chain_id,
+        "vault": dev.vault.to_string(),
+        "accounts": accounts,
+    })
+}
+
+fn greet(dev: &Dev) {
+    println!("Kedge development rollup");
+    println!();
+    println!("  JSON-RPC     {} (HTTP and WebSocket)", url(dev.rpc));
+    println!("  Bitcoin RPC  {}", url(dev.l1_rpc));
+    println!("  chain id     {}", dev.params.chain_id);
+    println!("  vault        {}", dev.vault);
+    println!();
+    println!("Accounts, each funded by a deposit of {}:", show_btc(Sats(1_000_000_000)));
+    for account in &dev.accounts {
+        println!("  {}  {}", account.address, account.private_key);
+    }
+    println!(
+        "  (public keys of the mnemonic \"{}\")",
+        kedge_genesis::params::dev_secrets::MNEMONIC
+    );
+    println!();
+    println!("Next:");
+    if let [first, second, ..] = dev.accounts.as_slice() {
+        let rpc = url(dev.rpc);
+        println!(
+            "  cast send --rpc-url {rpc} --private-key {} --value 0.01ether {}",
+            first.private_key, second.address
+        );
+        println!("  kedge bridge deposit --rpc {rpc} --to {} --amount 0.5btc", second.address);
+        println!("  kedge status --rpc {rpc}");
+    }
+}
+
+fn connect(args: &L1Args) -> anyhow::Result<Arc<dyn Bitcoin>> {
+    let auth = Auth::from_files(
+        args.l1_cookie_file.as_deref(),
+        args.l1_user.as_deref(),
+        args.l1_password_file.as_deref(),
+    )?;
+    Ok(Arc::new(RpcClient::new(&args.l1_rpc, auth)?))
+}
+
+/// How deep an L1 block must be to become an origin, by policy: on chains that are mined by hand, at once.
+const fn origin_depth(network: Network) -> u32 {
+    match network {
+        Network::Dev | Network::Regtest => 0,
+        Network::Signet | Network::Mainnet => 2,
+    }
+}
+
+pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
+    init_logs("warn,kedge=info");
+    let stop = stop_on_signals()?;
+    let params = args.network.params();
+    let sequencer = if args.sequencer {
+        let file = args.sequencer_key_file.as_deref();
+        let secret = keys::load(file, args.network, Role::Sequencer, "--sequencer-key-file")?;
+        let key = keys::keypair(&secret);
+        check_sequencer_key(params, &key)?;
+        Some((key, SequencerConfig { origin_depth: origin_depth(args.network) }))
+    } else {
+        None
+    };
+    let operator = if args.sequencer || args.proposer {
+        let file = args.wallet_key_file.as_deref();
+        let secret = keys::load(file, args.network, Role::Operator, "--wallet-key-file")?;
+        let root = keys::wallet_root(&secret, rust_network(params.bitcoin));
+        Some(OperatorKeys {
+            publisher: keys::keypair(&secret),
+            wallet: WalletKeys::from_xprv(params.bitcoin, &root),
+        })
+    } else {
+        None
+    };
+    let config = NodeConfig {
+        params,
+        datadir: args.datadir,
+        bitcoin: connect(&args.l1)?,
+        engine: EngineOptions { verify_witness: args.verify_witness },
+        sequencer,
+        proposer: args.proposer.then_some(args.assertion_interval),
+        operator,
+        sequencer_rpc: args.sequencer_rpc,
+    };
+    let listen = SocketAddr::new(args.rpc_host, args.rpc_port);
+    let (mut node, server) = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        started = async {
+            let node = Node::start(config, stop.clone()).await?;
+            let server = node.serve(RpcConfig::new(listen), RpcModule::new(())).await?;
+            anyhow::Ok((node, server))
+        } => started?,
+    };
+    let rpc = url(server.address());
+    if args.json {
+        println!("{}", json!({ "event": "ready", "rpc": rpc, "chainId": params.chain_id }));
+    } else {
+        println!("following {}; JSON-RPC at {rpc}", params.network.name());
+    }
+    let outcome = until_stopped(node.run(), &stop).await;
+    finish(async {
+        server.stop().await;
+        node.stop().await;
+    })
+    .await;
+    outcome
+}
+
+fn check_sequencer_key(params: &Params, key: &bitcoin::key::Keypair) -> anyhow::Result<()> {
+    let own = key.x_only_public_key().0.serialize();
+    if params.keys.is_some_and(|keys| keys.sequencer != own) {
+        bail!(
+            "the key of --sequencer-key-file is not the sequencer's key of {}",
+            params.network.name()
+        );
+    }
+    Ok(())
+}
+
+pub(super) async fn signer(args: SignerArgs) -> anyhow::Result<()> {
+    init_logs("warn,kedge=info");
+    let stop = stop_on_signals()?;
+    let params = args.network.params();
+    let role = Role::Signer(args.dev_key.unwrap_or_default());
+    let secret = keys::load(args.key_file.as_deref(), args.network, role, "--key-file")?;
+    let bitcoin = connect(&args.l1)?;
+    let peers =
+        args.peers.iter().map(|url| Peer::remote(url)).collect::<anyhow::Result<Vec<_>>>()?;
+    let config = NodeConfig {
+        params,
+        datadir: args.datadir,
+        bitcoin: bitcoin.clone(),
+        engine: EngineOptions::default(),
+        sequencer: None,
+        proposer: None,
+        operator: None,
+        sequencer_rpc: None,
+    };
+    let mut node = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        started = Node::start(config, stop.clone()) => started?,
+    };
+    let signer =
+        Arc::new(Signer::new(params, keys::keypair(&secret), node.engine.clone(), bitcoin)?);
+    let listen = SocketAddr::new(args.listen_host, args.listen_port);
+    let server = Server::builder().build(listen).await.with_context(|| {
+        format!("cannot listen on {listen}; is another program using the port? choose one with --listen-port")
+    })?;
+    let address = server.local_addr()?;
+    let service = server.start(SigningService(signer.clone()).into_rpc());
+    let vault = Vault::of(params).context("the network has no vault")?;
+    let vault = vault.address(rust_network(params.bitcoin));
+    if args.json {
+        let place = signer.place();
+        println!(
+            "{}",
+            json!({ "event": "ready", "signer": url(address), "place": place, "vault": vault.to_string() })
+        );
+    } else {
+        println!(
+            "signer {} of the vault {vault}; signing service at {}",
+            signer.place(),
+            url(address)
+        );
+    }
+    let halt = stop.clone();
+    let leading = signer.run(&peers, halt);
+    let outcome = tokio::select! {
+        outcome = until_stopped(node.run(), &stop) => outcome,
+        () = leading => Ok(()),
+    };
+    finish(async {
+        // Fails only when it has stopped already.
+        let _ = service.stop();
+        node.stop().await;
+    })
+    .await;
+    outcome
+}

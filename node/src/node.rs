@@ -1,0 +1,258 @@
+//! A node: store, engine, follower, JSON-RPC, and the roles that it takes part in.
+
+use crate::{
+    batcher::Batcher,
+    engine::{Engine, EngineOptions, open_store},
+    follow,
+    l1::{self, Bitcoin, Records},
+    mempool::{Mempool, MempoolConfig},
+    mempool_link,
+    proposer::Proposer,
+    publisher::{FeePolicy, Publisher},
+    rpc::{self, NodeHandle, RpcConfig, ServerHandle, Submission, types::Roles},
+    sequencer::{Sequencer, SequencerConfig},
+    wallet::{Wallet, WalletKeys},
+};
+use anyhow::{Context, bail};
+use bitcoin::key::Keypair;
+use jsonrpsee::RpcModule;
+use kedge_genesis::Params;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The keys of the Bitcoin wallet that pays fees and bonds, and of what is published with it.
+#[derive(Clone, Debug)]
+pub struct OperatorKeys {
+    /// Signs reveals; an assertion's bond returns to it.
+    pub publisher: Keypair,
+    /// The wallet.
+    pub wallet: WalletKeys,
+}
+
+/// What a node is to be.
+pub struct NodeConfig {
+    /// The network.
+    pub params: &'static Params,
+    /// Where the store is, created when it does not exist.
+    pub datadir: PathBuf,
+    /// The Bitcoin node underneath.
+    pub bitcoin: Arc<dyn Bitcoin>,
+    /// The engine's options.
+    pub engine: EngineOptions,
+    /// The key that signs batches: makes this node the sequencer.
+    pub sequencer: Option<(Keypair, SequencerConfig)>,
+    /// L1 blocks between assertions: makes this node a proposer.
+    pub proposer: Option<u32>,
+    /// Needed by both roles.
+    pub operator: Option<OperatorKeys>,
+    /// Where transactions go that are sent to a node that is not the sequencer.
+    pub sequencer_rpc: Option<String>,
+}
+
+impl std::fmt::Debug for NodeConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeConfig").field("datadir", &self.datadir).finish_non_exhaustive()
+    }
+}
+
+/// A node that runs. It stops when [`Node::stop`] is called.
+pub struct Node {
+    /// The one writer of the chain.
+    pub engine: Arc<Engine>,
+    /// Posts batches, on the sequencer.
+    pub batcher: Option<Arc<Batcher>>,
+    /// The operator's wallet, on a sequencer or proposer.
+    pub wallet: Option<Arc<Wallet>>,
+    handle: NodeHandle,
+    /// Tells every task to stop.
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// Creates a data directory.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn create_datadir(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path)
+        .with_context(|| format!("cannot create the data directory {}", path.display()))
+}
+
+impl Node {
+    /// Opens the store, catches up with Bitcoin and starts every role.
+    ///
+    /// # Errors
+    /// When Bitcoin cannot be followed, the data directory is not this network's, or a role cannot start.
+    pub async fn start(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<Self> {
+        let NodeConfig {
+            params,
+            datadir,
+            bitcoin,
+            engine,
+            sequencer,
+            proposer,
+            operator,
+            sequencer_rpc,
+        } = config;
+        if params.keys.is_none() {
+            bail!(
+                "the network {} has not been launched: it names no sequencer and no signers",
+                params.network.name()
+            );
+        }
+        create_datadir(&datadir)?;
+        let store = open_store(datadir.join("store"), params)?;
+        let engine = Arc::new(Engine::open(store.clone(), params, engine)?);
+        l1::check_ready(&*bitcoin, params.bitcoin, engine.heads().l1_tip.height).await?;
+        follow::follow_to_tip(&*bitcoin, &engine).await?;
+
+        let mut tasks = JoinSet::new();
+        let mut mempool = None;
+        if sequencer.is_some() {
+            let pool = Arc::new(Mempool::new(
+                MempoolConfig::new(engine.evm()),
+                Arc::new(mempool_link::HeadState::new(engine.clone())),
+                Some(Arc::new(mempool_link::StoreJournal::new(store.clone()))),
+            ));
+            pool.restore()?;
+            let events = engine.subscribe();
+            tasks.spawn(mempool_link::follow(events, engine.clone(), pool.clone(), stop.clone()));
+            mempool = Some(pool);
+        }
+        {
+            let (bitcoin, engine, stop) = (bitcoin.clone(), engine.clone(), stop.clone());
+            tasks.spawn(async move { Ok(follow::follow(bitcoin, engine, stop).await?) });
+        }
+
+        let roles = Roles { sequencer: sequencer.is_some(), proposer: proposer.is_some() };
+        let wallet = match &operator {
+            Some(keys) => Some(open_wallet(&engine, &bitcoin, keys).await?),
+            None => None,
+        };
+        let publisher = |name: &str| -> anyhow::Result<Arc<Publisher>> {
+            let (keys, wallet) = operator
+                .as_ref()
+                .zip(wallet.as_ref())
+                .context("a sequencer or proposer needs the operator's wallet")?;
+            let records: Arc<dyn Records> = store.clone();
+            Ok(Arc::new(Publisher::open(
+                name,
+                records,
+                wallet.clone(),
+                bitcoin.clone(),
+                keys.publisher,
+                FeePolicy::default(),
+                params.finality_depth,
+            )?))
+        };
+
+        let mut batcher = None;
+        if let (Some((key, policy)), Some(pool)) = (sequencer, &mempool) {
+            let poster = Arc::new(Batcher::new(
+                params,
+                engine.clone(),
+                pool.clone(),
+                publisher("batch")?,
+                key,
+            ));
+            batcher = Some(poster.clone());
+            let halt = stop.clone();
+            tasks.spawn(async move {
+                poster.run(halt).await;
+                Ok(())
+            });
+            let maker = Arc::new(Sequencer::new(params, policy, engine.clone(), pool.clone()));
+            tasks.spawn(maker.run(stop.clone()));
+        }
+        if let (Some(interval), Some(keys), Some(wallet)) = (proposer, &operator, &wallet) {
+            let proposer = Proposer::new(
+                params,
+                engine.clone(),
+                bitcoin.clone(),
+                publisher("assertion")?,
+                wallet.clone(),
+                keys.publisher,
+                interval,
+            )?;
+            let halt = stop.clone();
+            tasks.spawn(async move {
+                proposer.run(halt).await;
+                Ok(())
+            });
+        }
+
+        let submission = match (mempool, sequencer_rpc) {
+            (Some(pool), _) => Submission::Mempool(pool),
+            (None, Some(url)) => Submission::Forward(rpc::Sequencer::new(&url)?),
+            (None, None) => Submission::Refused,
+        };
+        let handle = NodeHandle { params, store, engine: engine.clone(), submission, roles };
+        Ok(Self { engine, batcher, wallet, handle, stop, tasks })
+    }
+
+    /// Serves JSON-RPC, with methods besides the node's own.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn serve(
+        &self,
+        config: RpcConfig,
+        extra: RpcModule<()>,
+    ) -> anyhow::Result<ServerHandle> {
+        rpc::serve(config, self.handle.clone(), extra).await
+    }
+
+    /// Waits until a task fails or the node is told to stop.
+    ///
+    /// # Errors
+    /// What made the task fail.
+    pub async fn run(&mut self) -> anyhow::Result<()> {
+        while let Some(done) = self.tasks.join_next().await {
+            done.context("a task panicked")??;
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every task and waits for it. What they wrote is on disk.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(done) = self.tasks.join_next().await {
+            if let Ok(Err(error)) = done {
+                tracing::warn!("while stopping: {error:#}");
+            }
+        }
+    }
+}
+
+async fn open_wallet(
+    engine: &Arc<Engine>,
+    bitcoin: &Arc<dyn Bitcoin>,
+    keys: &OperatorKeys,
+) -> anyhow::Result<Arc<Wallet>> {
+    let params = engine.params();
+    let records: Arc<dyn Records> = engine.store().clone();
+    let birthday = params.l1_start.height;
+    let wallet = Wallet::open(records, "operator", &keys.wallet, params.bitcoin, birthday)?;
+    wallet.sync(&**bitcoin).await?;
+    let address = wallet.address()?;
+    let balance = wallet.balance().confirmed;
+    tracing::info!(%address, %balance, "operator's wallet");
+    if balance == bitcoin::Amount::ZERO {
+        tracing::warn!(%address, "the operator's wallet is empty: pay bitcoin to this address");
+    }
+    Ok(Arc::new(wallet))
+}
