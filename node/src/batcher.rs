@@ -38,6 +38,7 @@ pub struct Batcher {
     mempool: Arc<Mempool>,
     publisher: Arc<Publisher>,
     sequencer: Keypair,
+    origin_depth: u32,
 }
 
 impl std::fmt::Debug for Batcher {
@@ -47,15 +48,16 @@ impl std::fmt::Debug for Batcher {
 }
 
 impl Batcher {
-    /// A batcher that signs with the sequencer's key.
+    /// A batcher that signs with the sequencer's key; `origin_depth` is the sequencer's.
     pub const fn new(
         params: &'static Params,
         engine: Arc<Engine>,
         mempool: Arc<Mempool>,
         publisher: Arc<Publisher>,
         sequencer: Keypair,
+        origin_depth: u32,
     ) -> Self {
-        Self { params, engine, mempool, publisher, sequencer }
+        Self { params, engine, mempool, publisher, sequencer, origin_depth }
     }
 
     /// Posts until `stop`. What goes wrong is logged and tried again.
@@ -90,6 +92,12 @@ impl Batcher {
         Ok(heads.latest.number <= heads.safe.number || self.in_flight().await)
     }
 
+    /// Whether the sequencer is still making the epochs up to Bitcoin's tip: one batch takes them all.
+    fn catching_up(&self) -> bool {
+        let heads = self.engine.heads();
+        heads.latest.origin.height.plus(self.origin_depth) < heads.l1_tip.height
+    }
+
     /// Whether a batch is on its way that this node has not derived yet.
     async fn in_flight(&self) -> bool {
         let tip = self.engine.heads().l1_tip.height;
@@ -105,7 +113,7 @@ impl Batcher {
     /// Posts the blocks above the safe head, unless a batch is under way.
     async fn post(&self) -> anyhow::Result<()> {
         self.guard_admission()?;
-        if self.in_flight().await {
+        if self.catching_up() || self.in_flight().await {
             return Ok(());
         }
         let engine = self.engine.clone();

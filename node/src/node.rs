@@ -165,6 +165,7 @@ impl Node {
                 pool.clone(),
                 publisher("batch")?,
                 key,
+                policy.origin_depth,
             ));
             batcher = Some(poster.clone());
             let halt = stop.clone();
