@@ -75,6 +75,15 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         let tx: TxEnv = request
             .try_into_tx_env(&env)
             .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
+        let sender = state.basic(tx.caller).map_err(|error| unreadable(tx.caller, &error))?;
+        let balance = sender.map(|account| account.balance).unwrap_or_default();
+        if tx.value > balance {
+            let short = InvalidTransaction::LackOfFundForMaxFee {
+                fee: Box::new(tx.value),
+                balance: Box::new(balance),
+            };
+            return Err(RpcError::Execution(refusal(&short, tx.caller, tx.gas_limit)));
+        }
         Ok(Self { config, env, state, tx, declared_gas })
     }
 
@@ -188,10 +197,7 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         {
             return Ok(false);
         }
-        let account = self
-            .state
-            .basic(to)
-            .map_err(|error| RpcError::Internal(anyhow::anyhow!("account {to}: {error}")))?;
+        let account = self.state.basic(to).map_err(|error| unreadable(to, &error))?;
         Ok(account.is_none_or(|account| account.is_empty_code_hash()))
     }
 
@@ -203,6 +209,10 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
             Err(error) => Err(error),
         }
     }
+}
+
+fn unreadable(address: Address, error: &impl std::fmt::Display) -> RpcError {
+    RpcError::Internal(anyhow::anyhow!("account {address}: {error}"))
 }
 
 fn is_out_of_gas(reason: &OpHaltReason) -> bool {

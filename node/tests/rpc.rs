@@ -1,0 +1,453 @@
+//! JSON-RPC over a real engine and store: a deposit from a Bitcoin block, then transactions through
+//! `eth_sendRawTransaction`, asked for over HTTP and WebSocket as wallets do.
+
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::Encodable2718;
+use alloy_network::TxSignerSync;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use alloy_signer_local::PrivateKeySigner;
+use alloy_sol_types::{SolCall, SolEvent};
+use anyhow::Context;
+use bitcoin::{
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
+    TxMerkleNode, TxOut, Witness,
+    absolute::LockTime,
+    block::{Header, Version},
+    constants::genesis_block,
+    hashes::Hash,
+    transaction,
+};
+use jsonrpsee::{
+    RpcModule,
+    core::{
+        client::{ClientT, Error, Subscription, SubscriptionClientT},
+        params::ArrayParams,
+    },
+    http_client::{HttpClient, HttpClientBuilder},
+    rpc_params,
+    ws_client::WsClientBuilder,
+};
+use kedge::{
+    engine::{Engine, EngineOptions, open_store},
+    mempool::{HeadFees, Mempool, MempoolConfig, SenderState, StateView},
+    rpc::{
+        KedgeApiClient, NodeHandle, RpcConfig, ServerHandle, Submission, serve,
+        types::{DepositStage, Roles, WithdrawalStage},
+    },
+};
+use kedge_bridge::{deposit::deposit_outputs, vault::vault_script};
+use kedge_genesis::{
+    L1Height, L2Number, Network, Params, Sats,
+    abi::{BitcoinBridge, GasPriceOracle},
+    predeploys::{BITCOIN_BRIDGE, GAS_PRICE_ORACLE, L1_BLOCK},
+};
+use kedge_store::L2Rows;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const ONE_BTC: Sats = Sats(100_000_000);
+
+/// The state at the head, as the node's own link to the mempool reads it.
+struct Head(Arc<Engine>);
+
+impl StateView for Head {
+    fn account(&self, address: Address) -> anyhow::Result<SenderState> {
+        let account = self.0.store().reader().account(address)?.unwrap_or_default();
+        Ok(SenderState { nonce: account.nonce, balance: account.balance, is_contract: false })
+    }
+
+    fn fees(&self) -> anyhow::Result<HeadFees> {
+        let reader = self.0.store().reader();
+        let latest = reader.latest()?.context("genesis is written")?;
+        let mut state = reader.state_at(latest)?;
+        let l1 = self.0.evm().l1_block_info(latest.0, &mut state)?;
+        Ok(HeadFees { base_fee: self.0.position()?.next_base_fee, l1 })
+    }
+}
+
+struct World {
+    engine: Arc<Engine>,
+    mempool: Arc<Mempool>,
+    server: ServerHandle,
+    http: HttpClient,
+    params: &'static Params,
+    _datadir: tempfile::TempDir,
+}
+
+fn signer() -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&B256::repeat_byte(1)).expect("a key")
+}
+
+fn l1_block(previous: BlockHash, height: u32, transactions: Vec<Transaction>) -> Block {
+    let coinbase = Transaction {
+        version: transaction::Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint::null(),
+            script_sig: ScriptBuf::from_bytes(vec![4, height as u8, 0, 0, 0]),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output: vec![TxOut {
+            value: Amount::from_sat(50 * 100_000_000),
+            script_pubkey: ScriptBuf::new(),
+        }],
+    };
+    let mut block = Block {
+        header: Header {
+            version: Version::TWO,
+            prev_blockhash: previous,
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: 1_700_000_000 + height,
+            bits: CompactTarget::from_consensus(0x207f_ffff),
+            nonce: 0,
+        },
+        txdata: [vec![coinbase], transactions].concat(),
+    };
+    block.header.merkle_root = block.compute_merkle_root().expect("has transactions");
+    block
+}
+
+impl World {
+    /// A node whose signer got one bitcoin by a deposit in L1 block 1.
+    async fn new() -> anyhow::Result<Self> {
+        let params = Network::Regtest.params();
+        let datadir = tempfile::tempdir()?;
+        let store = open_store(datadir.path(), params)?;
+        let engine =
+            Arc::new(Engine::open(store.clone(), params, EngineOptions { verify_witness: true })?);
+        let mempool = Arc::new(Mempool::new(
+            MempoolConfig::new(engine.evm()),
+            Arc::new(Head(engine.clone())),
+            None,
+        ));
+        let vault = vault_script(params).context("regtest has a vault")?;
+        let deposit = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output: OutPoint::new(bitcoin::Txid::from_byte_array([7; 32]), 0),
+                ..Default::default()
+            }],
+            output: deposit_outputs(&vault, &[(signer().address(), ONE_BTC)]),
+        };
+        let previous = genesis_block(bitcoin::Network::Regtest).block_hash();
+        engine.connect_l1(L1Height(1), l1_block(previous, 1, vec![deposit]))?;
+        let handle = NodeHandle {
+            params,
+            store,
+            engine: engine.clone(),
+            submission: Submission::Mempool(mempool.clone()),
+            roles: Roles { sequencer: true, proposer: false },
+        };
+        let config = RpcConfig { max_batch: 3, ..RpcConfig::new(([127, 0, 0, 1], 0).into()) };
+        let server = serve(config, handle, RpcModule::new(())).await?;
+        let http = HttpClientBuilder::default().build(format!("http://{}", server.address()))?;
+        let world = Self { engine, mempool, server, http, params, _datadir: datadir };
+        world.make_block(true)?;
+        Ok(world)
+    }
+
+    /// What the sequencer does: the mempool's best into a block.
+    fn make_block(&self, step: bool) -> anyhow::Result<()> {
+        let base_fee = self.engine.position()?.next_base_fee;
+        let user = self.mempool.best(base_fee).map(|tx| tx.encoded.clone()).collect();
+        let (payload, cursor) = self.engine.plan(step, None, user)?.context("a block is due")?;
+        let block = self.engine.append_unsafe(&payload, &cursor)?;
+        anyhow::ensure!(block.skipped.is_empty(), "skipped: {:?}", block.skipped);
+        self.mempool.on_block(block.state.accounts.keys().copied());
+        Ok(())
+    }
+
+    async fn ask(&self, method: &str, params: ArrayParams) -> Result<Value, Error> {
+        self.http.request(method, params).await
+    }
+
+    async fn quantity(&self, method: &str, params: ArrayParams) -> anyhow::Result<U256> {
+        Ok(self.http.request(method, params).await?)
+    }
+
+    fn signed(&self, nonce: u64, gas: u64, to: Address, value: U256, input: Bytes) -> Bytes {
+        let mut tx = TxEip1559 {
+            chain_id: self.params.chain_id,
+            nonce,
+            gas_limit: gas,
+            max_fee_per_gas: 10_000_000,
+            max_priority_fee_per_gas: 1_000_000,
+            to: TxKind::Call(to),
+            value,
+            input,
+            ..Default::default()
+        };
+        let signature = signer().sign_transaction_sync(&mut tx).expect("signs");
+        TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    }
+
+    async fn send(&self, encoded: &Bytes) -> anyhow::Result<B256> {
+        Ok(self.http.request("eth_sendRawTransaction", rpc_params![encoded]).await?)
+    }
+}
+
+fn hex(value: &Value) -> U256 {
+    value.as_str().and_then(|text| text.parse().ok()).expect("a quantity")
+}
+
+fn refused(answer: Result<Value, Error>) -> (i32, String, Option<String>) {
+    match answer {
+        Err(Error::Call(object)) => (
+            object.code(),
+            object.message().to_owned(),
+            object.data().map(|data| data.get().trim_matches('"').to_owned()),
+        ),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_deposit_is_seen_by_every_method() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let me = signer().address();
+    assert_eq!(world.ask("eth_chainId", rpc_params![]).await?, json!("0x5357"));
+    assert_eq!(world.ask("net_version", rpc_params![]).await?, json!("21335"));
+    assert_eq!(world.ask("eth_blockNumber", rpc_params![]).await?, json!("0x1"));
+    assert_eq!(world.ask("eth_accounts", rpc_params![]).await?, json!([]));
+    let balance = world.quantity("eth_getBalance", rpc_params![me, "latest"]).await?;
+    assert_eq!(balance, ONE_BTC.to_wei());
+    let before = world.quantity("eth_getBalance", rpc_params![me, "0x0"]).await?;
+    assert_eq!(before, U256::ZERO, "the state of past blocks is at hand");
+
+    let block = world.ask("eth_getBlockByNumber", rpc_params!["latest", true]).await?;
+    let transactions = block["transactions"].as_array().context("whole")?;
+    assert_eq!(transactions.len(), 2);
+    assert!(transactions.iter().all(|tx| tx["type"] == "0x7e"));
+    assert_eq!(hex(&transactions[1]["mint"]), ONE_BTC.to_wei());
+    let same = world.ask("eth_getBlockByHash", rpc_params![&block["hash"], false]).await?;
+    assert_eq!(same["hash"], block["hash"]);
+    assert_eq!(same["transactions"][1], transactions[1]["hash"]);
+    assert_eq!(world.ask("eth_getBlockByNumber", rpc_params!["0x63", false]).await?, Value::Null);
+
+    let receipts = world.ask("eth_getBlockReceipts", rpc_params!["latest"]).await?;
+    assert_eq!(receipts[1]["status"], "0x1");
+    assert_eq!(receipts[1]["depositNonce"], "0x0");
+    assert!(receipts[1].get("l1Fee").is_none(), "deposits pay no fee");
+    let logs = world
+        .ask("eth_getLogs", rpc_params![json!({ "address": BITCOIN_BRIDGE, "fromBlock": "0x0" })])
+        .await?;
+    assert_eq!(logs[0]["topics"][0], json!(BitcoinBridge::DepositCredited::SIGNATURE_HASH));
+    assert_eq!(logs[0]["transactionHash"], transactions[1]["hash"]);
+
+    let status = world.http.bridge_status().await?;
+    assert!(status.solvent);
+    assert_eq!((status.supply_sats, status.vault_sats), (ONE_BTC.0, ONE_BTC.0));
+    assert_eq!(status.deposits[0].stage, DepositStage::Credited);
+    assert_eq!(status.deposits[0].block, Some(1));
+    assert_eq!(json!(status.deposits[0].transaction), transactions[1]["hash"]);
+    let sync = world.http.sync_status().await?;
+    assert_eq!((sync.latest.number, sync.safe.number, sync.l1_tip.height), (1, 0, 1));
+    assert_eq!(json!(sync.latest.hash), block["hash"]);
+    assert_eq!(json!(sync.latest.state_root), block["stateRoot"]);
+    assert!(world.http.health().await?);
+    world.server.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transfer_costs_exactly_what_its_receipt_says() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let (me, other) = (signer().address(), Address::repeat_byte(9));
+    let value = U256::from(12_345);
+    let gas: U256 = world
+        .quantity(
+            "eth_estimateGas",
+            rpc_params![json!({ "from": me, "to": other, "value": value })],
+        )
+        .await?;
+    assert_eq!(gas, U256::from(21_000));
+    let encoded = world.signed(0, 21_000, other, value, Bytes::new());
+    let hash = world.send(&encoded).await?;
+    assert_eq!(hash, keccak256(&encoded));
+
+    let pending = world.ask("eth_getTransactionByHash", rpc_params![hash]).await?;
+    assert_eq!((&pending["blockHash"], &pending["nonce"]), (&Value::Null, &json!("0x0")));
+    assert_eq!(world.ask("eth_getTransactionReceipt", rpc_params![hash]).await?, Value::Null);
+    let nonce = |tag: &'static str| world.quantity("eth_getTransactionCount", rpc_params![me, tag]);
+    assert_eq!((nonce("latest").await?, nonce("pending").await?), (U256::ZERO, U256::ONE));
+    assert_eq!(refused(world.ask("eth_sendRawTransaction", rpc_params![&encoded]).await).0, 1000);
+
+    world.make_block(false)?;
+    let receipt = world.ask("eth_getTransactionReceipt", rpc_params![hash]).await?;
+    assert_eq!(receipt["status"], "0x1");
+    assert_eq!(receipt["type"], "0x2");
+    assert_eq!(receipt["gasUsed"], "0x5208");
+    let fee = hex(&receipt["gasUsed"]) * hex(&receipt["effectiveGasPrice"]);
+    let l1_fee = hex(&receipt["l1Fee"]);
+    assert!(l1_fee > U256::ZERO);
+    let left = world.quantity("eth_getBalance", rpc_params![me, "latest"]).await?;
+    assert_eq!(left, ONE_BTC.to_wei() - value - fee - l1_fee);
+    let got = world.quantity("eth_getBalance", rpc_params![other, "latest"]).await?;
+    assert_eq!(got, value);
+    let mined = world.ask("eth_getTransactionByHash", rpc_params![hash]).await?;
+    assert_eq!(mined["blockNumber"], "0x2");
+    assert_eq!(mined["from"], json!(me));
+    assert_eq!(world.ask("eth_getRawTransactionByHash", rpc_params![hash]).await?, json!(encoded));
+    let (code, message, _) =
+        refused(world.ask("eth_sendRawTransaction", rpc_params![&encoded]).await);
+    assert_eq!((code, message.as_str()), (1, "nonce too low: next nonce 1, tx nonce 0"));
+
+    let history = world.ask("eth_feeHistory", rpc_params!["0x2", "latest", [50.0]]).await?;
+    assert_eq!(history["oldestBlock"], "0x1");
+    assert_eq!(history["baseFeePerGas"].as_array().map(Vec::len), Some(3));
+    assert_eq!(hex(&history["reward"][1][0]), U256::from(1_000_000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_answer_revert_data_and_estimates_are_enough() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let me = signer().address();
+    let base_fee = GasPriceOracle::baseFeeCall {}.abi_encode();
+    let call = json!({ "to": GAS_PRICE_ORACLE, "input": Bytes::from(base_fee) });
+    let answer: Bytes = world.http.request("eth_call", rpc_params![call]).await?;
+    let block = world.ask("eth_getBlockByNumber", rpc_params!["latest", false]).await?;
+    assert_eq!(U256::from_be_slice(&answer), hex(&block["baseFeePerGas"]));
+
+    // 20,000 sat to a P2WPKH script.
+    let script = [&[0x00, 0x14][..], &[5; 20]].concat();
+    let input: Bytes =
+        BitcoinBridge::withdrawCall { scriptPubKey: script.into() }.abi_encode().into();
+    let value = Sats(20_000).to_wei();
+    let odd =
+        json!({ "from": me, "to": BITCOIN_BRIDGE, "input": input, "value": value + U256::ONE });
+    for method in ["eth_call", "eth_estimateGas"] {
+        let (code, message, data) = refused(world.ask(method, rpc_params![&odd, "latest"]).await);
+        assert_eq!((code, message.as_str()), (3, "execution reverted"), "{method}");
+        assert_eq!(data, Some(selector::<BitcoinBridge::NotWholeSats>()), "{method}");
+    }
+    let poor = json!({ "from": Address::repeat_byte(8), "to": me, "value": "0x1" });
+    let (code, message, _) = refused(world.ask("eth_call", rpc_params![poor]).await);
+    assert_eq!(code, -32000);
+    assert!(message.contains("insufficient funds for gas * price + value"), "{message}");
+
+    let good = json!({ "from": me, "to": BITCOIN_BRIDGE, "input": input, "value": value });
+    let gas: U256 = world.quantity("eth_estimateGas", rpc_params![&good]).await?;
+    let list = world.ask("eth_createAccessList", rpc_params![&good]).await?;
+    let touched = list["accessList"].as_array().context("a list")?;
+    assert!(touched.iter().any(|item| item["address"] == json!(L1_BLOCK)), "{list}");
+    let encoded = world.signed(0, gas.to(), BITCOIN_BRIDGE, value, input);
+    let hash = world.send(&encoded).await?;
+    world.make_block(false)?;
+    let receipt = world.ask("eth_getTransactionReceipt", rpc_params![hash]).await?;
+    assert_eq!(receipt["status"], "0x1", "the estimate {gas} is enough: {receipt}");
+    assert!(gas < hex(&receipt["gasUsed"]) * U256::from(3) / U256::from(2), "and not far above");
+
+    let withdrawals = world.http.withdrawals(None).await?;
+    assert_eq!(withdrawals.len(), 1);
+    assert_eq!(withdrawals[0].amount_sats + withdrawals[0].fee_sats, 20_000);
+    assert_eq!(withdrawals[0].stage, WithdrawalStage::Queued);
+    assert_eq!((withdrawals[0].sender, withdrawals[0].transaction), (me, hash));
+    let bridge = world.http.bridge_status().await?;
+    assert_eq!(bridge.supply_sats, ONE_BTC.0 - 20_000, "what is withdrawn leaves the supply");
+    assert!(bridge.solvent);
+
+    let overrides = json!({ me.to_string(): { "balance": "0x0" } });
+    let (code, ..) = refused(world.ask("eth_call", rpc_params![good, "latest", overrides]).await);
+    assert_eq!(code, -32000);
+    Ok(())
+}
+
+fn selector<E: alloy_sol_types::SolError>() -> String {
+    Bytes::from(E::SELECTOR).to_string()
+}
+
+#[tokio::test]
+async fn proofs_hash_to_the_state_root() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let proof = world.ask("eth_getProof", rpc_params![L1_BLOCK, ["0x1"], "latest"]).await?;
+    let block = world.ask("eth_getBlockByNumber", rpc_params!["latest", false]).await?;
+    let root: Bytes = serde_json::from_value(proof["accountProof"][0].clone())?;
+    assert_eq!(json!(keccak256(root)), block["stateRoot"]);
+    let slot = &proof["storageProof"][0];
+    let node: Bytes = serde_json::from_value(slot["proof"][0].clone())?;
+    assert_eq!(json!(keccak256(node)), proof["storageHash"]);
+    let stored = world.quantity("eth_getStorageAt", rpc_params![L1_BLOCK, "0x1", "latest"]).await?;
+    assert_eq!(hex(&slot["value"]), stored);
+    let (code, ..) =
+        refused(world.ask("eth_getProof", rpc_params![L1_BLOCK, [""; 0], "0x0"]).await);
+    assert_eq!(code, 4444);
+    Ok(())
+}
+
+#[tokio::test]
+async fn subscribers_see_blocks_logs_and_what_is_taken_back() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let client =
+        WsClientBuilder::default().build(format!("ws://{}", world.server.address())).await?;
+    let subscribe = |params: ArrayParams| {
+        client.subscribe::<Value, _>("eth_subscribe", params, "eth_unsubscribe")
+    };
+    let mut heads: Subscription<Value> = subscribe(rpc_params!["newHeads"]).await?;
+    let filter = json!({ "address": BITCOIN_BRIDGE });
+    let mut logs = subscribe(rpc_params!["logs", filter]).await?;
+    let mut arrivals = subscribe(rpc_params!["newPendingTransactions"]).await?;
+    assert!(subscribe(rpc_params!["syncing"]).await.is_err());
+
+    let script = [&[0x00, 0x14][..], &[5; 20]].concat();
+    let input = BitcoinBridge::withdrawCall { scriptPubKey: script.into() }.abi_encode();
+    let value = Sats(20_000).to_wei();
+    let encoded = world.signed(0, 500_000, BITCOIN_BRIDGE, value, input.into());
+    let hash = world.send(&encoded).await?;
+    assert_eq!(arrivals.next().await.context("an arrival")??, json!(hash));
+    world.make_block(false)?;
+    let head = heads.next().await.context("a head")??;
+    assert_eq!(head["number"], "0x2");
+    let log = logs.next().await.context("a log")??;
+    assert_eq!((&log["transactionHash"], &log["removed"]), (&json!(hash), &json!(false)));
+    assert_eq!(log["blockHash"], head["hash"]);
+
+    world.engine.unwind_unsafe_to(L2Number(1))?;
+    let gone = logs.next().await.context("the log again")??;
+    assert_eq!((&gone["transactionHash"], &gone["removed"]), (&json!(hash), &json!(true)));
+    assert_eq!(world.ask("eth_getTransactionReceipt", rpc_params![hash]).await?, Value::Null);
+    assert_eq!(world.mempool.on_reorg([encoded]), 1);
+    world.make_block(false)?;
+    assert_eq!(heads.next().await.context("the new head")??["number"], "0x2");
+    world.server.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn bad_requests_get_the_right_codes() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let table: Vec<(&str, ArrayParams, i32)> = vec![
+        ("eth_nonsense", rpc_params![], -32601),
+        ("eth_sendTransaction", rpc_params![json!({})], -32601),
+        ("admin_peers", rpc_params![], -32601),
+        ("eth_getBalance", rpc_params!["0x12"], -32602),
+        ("eth_getBalance", rpc_params![], -32602),
+        ("eth_getBalance", rpc_params![BITCOIN_BRIDGE, "0x63"], -32000),
+        ("eth_getBalance", rpc_params![BITCOIN_BRIDGE, "newest"], -32602),
+        ("eth_sendRawTransaction", rpc_params!["0x"], -32000),
+        ("eth_sendRawTransaction", rpc_params!["0x03c0"], -32003),
+        ("eth_sendRawTransaction", rpc_params!["zz"], -32602),
+        ("eth_getLogs", rpc_params![json!({ "fromBlock": "0x2", "toBlock": "0x1" })], -32602),
+        ("eth_getLogs", rpc_params![json!({ "fromBlock": "0x0", "toBlock": "0x63" })], -32602),
+        ("eth_feeHistory", rpc_params!["0x1", "latest", [120.0]], -32602),
+    ];
+    for (method, params, expected) in table {
+        let (code, message, _) = refused(world.ask(method, params).await);
+        assert_eq!(code, expected, "{method}: {message}");
+    }
+    let url = format!("http://{}", world.server.address());
+    let post = |body: String| {
+        let request = reqwest::Client::new().post(&url).header("content-type", "application/json");
+        async move { anyhow::Ok(request.body(body).send().await?.text().await?) }
+    };
+    assert!(post("{".into()).await?.contains("-32700"));
+    let one = r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}"#;
+    let batch = |count: usize| format!("[{}]", vec![one; count].join(","));
+    assert!(post(batch(3)).await?.contains("0x5357"));
+    assert!(post(batch(4)).await?.contains("error"));
+    let health = reqwest::get(format!("{url}/health")).await?;
+    assert!(health.status().is_success());
+    Ok(())
+}
