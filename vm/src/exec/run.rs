@@ -146,8 +146,9 @@ pub fn execute_block<DB: StateDb>(
     let (cache, _) = evm.finish();
     let witness_bytes = cache.witness_bytes();
     let state = cache.into_diff();
-    let (state_root, trie, roots) =
-        trie::apply(parent.state_root, &state, &[L2_TO_L1_MESSAGE_PASSER], db)?;
+    let isthmus = config.spec.is_enabled_in(OpSpecId::ISTHMUS);
+    let report: &[Address] = if isthmus { &[L2_TO_L1_MESSAGE_PASSER] } else { &[] };
+    let (state_root, trie, roots) = trie::apply(parent.state_root, &state, report, db)?;
     let withdrawals_root =
         roots.get(&L2_TO_L1_MESSAGE_PASSER).copied().unwrap_or(trie::EMPTY_ROOT_HASH);
     let outcome = Outcome { state_root, withdrawals_root, gas_used, footprint };
