@@ -169,3 +169,146 @@ async fn connect(
 fn block_hash(at: L1Ref) -> BlockHash {
     BlockHash::from_byte_array(at.hash.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::world::{World, open};
+    use crate::l1::{Broadcast, ChainInfo, Unspent};
+    use async_trait::async_trait;
+    use bitcoin::block::Header;
+    use bitcoin::{FeeRate, OutPoint, Transaction, Txid};
+    use parking_lot::Mutex;
+    use tempfile::TempDir;
+    use tokio::sync::watch;
+
+    /// A best chain in memory; asked for a height that it does not have, it says so.
+    struct Chain {
+        start: L1Ref,
+        blocks: Mutex<Vec<Block>>,
+        tip: watch::Sender<BlockHash>,
+        fails: Mutex<u32>,
+    }
+
+    impl Chain {
+        fn new(start: L1Ref) -> Arc<Self> {
+            let tip = watch::Sender::new(block_hash(start));
+            Arc::new(Self { start, blocks: Mutex::default(), tip, fails: Mutex::new(0) })
+        }
+
+        fn set(&self, blocks: &[Block]) {
+            *self.blocks.lock() = blocks.to_vec();
+            self.tip.send_replace(
+                blocks.last().map_or_else(|| block_hash(self.start), Block::block_hash),
+            );
+        }
+    }
+
+    #[async_trait]
+    impl Bitcoin for Chain {
+        async fn chain_info(&self) -> Result<ChainInfo, L1Error> {
+            let fails = {
+                let mut fails = self.fails.lock();
+                *fails = fails.saturating_sub(1);
+                *fails > 0
+            };
+            if fails {
+                let (url, reason) = ("http://nowhere".to_owned(), "refused".to_owned());
+                return Err(L1Error::Unreachable { url, reason });
+            }
+            let height = L1Height(u32::try_from(self.blocks.lock().len()).unwrap());
+            Ok(ChainInfo {
+                chain: "regtest".to_owned(),
+                height,
+                headers: height,
+                best: *self.tip.borrow(),
+                ibd: false,
+                pruned_below: None,
+            })
+        }
+        async fn block_hash(&self, height: L1Height) -> Result<Option<BlockHash>, L1Error> {
+            Ok(match height.prev() {
+                None => Some(block_hash(self.start)),
+                Some(index) => self.blocks.lock().get(index.0 as usize).map(Block::block_hash),
+            })
+        }
+        async fn block(&self, hash: &BlockHash) -> Result<Block, L1Error> {
+            let blocks = self.blocks.lock();
+            Ok(blocks.iter().find(|block| block.block_hash() == *hash).unwrap().clone())
+        }
+        async fn header(&self, hash: &BlockHash) -> Result<Header, L1Error> {
+            Ok(self.block(hash).await?.header)
+        }
+        async fn broadcast(&self, _: &Transaction) -> Result<Broadcast, L1Error> {
+            Ok(Broadcast::Accepted)
+        }
+        async fn tx_out(&self, _: &OutPoint, _: bool) -> Result<Option<Unspent>, L1Error> {
+            Ok(None)
+        }
+        async fn fee_rate(&self, _: u16) -> Result<Option<FeeRate>, L1Error> {
+            Ok(None)
+        }
+        async fn in_mempool(&self, _: &Txid) -> Result<bool, L1Error> {
+            Ok(false)
+        }
+        async fn wait_tip_change(&self, known: BlockHash) -> Result<(), L1Error> {
+            let _ = self.tip.subscribe().wait_for(|tip| *tip != known).await;
+            Ok(())
+        }
+    }
+
+    /// Two chains of 8 and 10 blocks that part after block 5.
+    fn fork() -> (World, Vec<Block>, Vec<Block>) {
+        let mut world = World::new();
+        (0..8).for_each(|_| world.extend());
+        let one = world.chain.clone();
+        world.chain.truncate(5);
+        (0..5).for_each(|_| world.extend());
+        let two = world.chain.clone();
+        (world, one, two)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reorganisation_is_followed_to_the_new_tip_also_after_a_restart() {
+        let (world, one, two) = fork();
+        let dir = TempDir::new().unwrap();
+        let bitcoin = Chain::new(world.params.l1_start);
+        let mut engine = open(&dir, world.params);
+        for (round, chain) in [&one, &two, &one].into_iter().enumerate() {
+            bitcoin.set(chain);
+            let tip = follow_to_tip(&*bitcoin, &engine).await.unwrap();
+            assert_eq!(block_hash(tip), chain.last().unwrap().block_hash(), "round {round}");
+            assert_eq!(engine.heads().l1_best, tip);
+            // The process ends here; the store alone says where to go on.
+            drop(engine);
+            engine = open(&dir, world.params);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_follower_waits_for_blocks_and_for_bitcoin_and_stops_when_told() {
+        let (world, one, two) = fork();
+        let dir = TempDir::new().unwrap();
+        let bitcoin = Chain::new(world.params.l1_start);
+        *bitcoin.fails.lock() = 3;
+        let engine = open(&dir, world.params);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(follow(bitcoin.clone(), engine.clone(), stop.clone()));
+        let mut heads = engine.watch_heads();
+        for chain in [&one, &two] {
+            bitcoin.set(chain);
+            let tip = chain.last().unwrap().block_hash();
+            heads.wait_for(|heads| block_hash(heads.l1_tip) == tip).await.unwrap();
+        }
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_chain_without_the_networks_start_is_refused() {
+        let world = World::new();
+        let bitcoin = Chain::new(L1Ref { hash: [9; 32].into(), ..world.params.l1_start });
+        let error = follow_to_tip(&*bitcoin, &world.engine).await.unwrap_err();
+        assert!(matches!(error, FollowError::OtherStart { .. }), "{error}");
+    }
+}

@@ -56,7 +56,7 @@ pub(super) fn block_ref(rows: &impl Rows, number: L2Number) -> Result<BlockRef, 
     })
 }
 
-/// The heads as the store has them; what the Bitcoin node reported is carried over.
+/// The heads as the store has them, together with what the Bitcoin node reported.
 pub(super) fn load(rows: &impl Rows, l1_best: L1Ref) -> Result<Heads, EngineError> {
     let missing =
         |key: &str| StoreError::Missing { table: Table::Meta.name(), key: key.to_owned() };
@@ -71,6 +71,6 @@ pub(super) fn load(rows: &impl Rows, l1_best: L1Ref) -> Result<Heads, EngineErro
         finalized: block_ref(rows, finalized)?,
         settled: block_ref(rows, settled)?,
         l1_tip,
-        l1_best: if l1_best.height < l1_tip.height { l1_tip } else { l1_best },
+        l1_best,
     })
 }

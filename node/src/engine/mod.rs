@@ -6,7 +6,7 @@
 //!
 //! | file | the question it answers |
 //! | --- | --- |
-//! | [`connect`](self) | what a Bitcoin block does, and what it takes to undo it |
+//! | `connect` | what a Bitcoin block does, and what it takes to undo it |
 //! | `sequence` | how the sequencer adds unsafe blocks |
 //! | `execute` | how a payload is promoted or executed |
 //! | `bridge` | what a Bitcoin block does to deposits, vault and payouts |
@@ -21,7 +21,7 @@ mod heads;
 mod records;
 mod sequence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::{EngineError, WitnessFailure};
 pub use event::{EngineEvent, L1Outcome, RemovedBlock};
@@ -125,7 +125,8 @@ impl Engine {
         if store.latest()?.is_none() {
             write_genesis(&store, params)?;
         }
-        let heads = heads::load(&*store, L1Ref::default())?;
+        let mut heads = heads::load(&*store, L1Ref::default())?;
+        heads.l1_best = heads.l1_tip;
         let derive = derive_state(&*store, heads.l1_tip)?;
         Ok(Self {
             params,
@@ -228,7 +229,10 @@ impl Engine {
         change: Change<'_>,
         events: Vec<EngineEvent>,
     ) -> Result<(), EngineError> {
-        let heads = heads::load(&change, self.heads().l1_best)?;
+        let mut heads = heads::load(&change, self.heads().l1_best)?;
+        if heads.l1_tip.height > live.derive.l1.height.max(heads.l1_best.height) {
+            heads.l1_best = heads.l1_tip;
+        }
         let derive = (heads.l1_tip != live.derive.l1)
             .then(|| derive_state(&change, heads.l1_tip))
             .transpose()?;

@@ -1,9 +1,9 @@
 //! The engine on a Bitcoin chain made by hand.
 
-mod world;
+pub(crate) mod world;
 
 use super::*;
-use alloy_primitives::{Address, Bytes, U256};
+use alloy_primitives::{Address, U256};
 use bitcoin::ScriptBuf;
 use kedge_genesis::{L1Height, Network};
 use kedge_store::finalized;
@@ -123,8 +123,9 @@ fn unsafe_blocks_that_bitcoin_contradicts_are_unwound_and_handed_back() {
 fn a_skipped_transaction_is_not_in_the_block_and_nothing_halts() {
     let mut world = funded();
     let first = world.transfer(BOB, 1_000);
-    let block = world.build(vec![first.clone(), first, Bytes::from_static(b"nonsense")]).unwrap();
-    assert_eq!(block.skipped.len(), 2);
+    let too_much = world.transfer(BOB, 2 * BTC);
+    let block = world.build(vec![first.clone(), first, too_much]).unwrap();
+    assert_eq!(block.skipped.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
     let reader = world.store().reader();
     let stored = reader.transactions(L2Number(2)).unwrap().unwrap();
     assert_eq!(stored.len(), block.transactions.len());
@@ -185,25 +186,32 @@ fn a_withdrawal_is_due_once_settled_and_finality_deep_and_is_paid_once() {
 #[test]
 fn state_at_every_block_is_what_it_was_then() {
     let mut world = funded();
-    let mut then = vec![(L2Number(1), world.balance(BOB), world.balance(account().address()))];
+    // `L1Block` keeps the origin's number and time in its first slot.
+    let slot = (kedge_genesis::predeploys::L1_BLOCK, U256::ZERO);
+    let now = |world: &World| {
+        let store = world.store();
+        let sender = world.balance(account().address());
+        (world.balance(BOB), sender, store.slot(slot.0, slot.1).unwrap())
+    };
+    let mut then = vec![(L2Number(1), now(&world))];
     for round in 0..6 {
         let tx = world.transfer(BOB, 1_000 * (round + 1));
+        if round % 2 == 0 {
+            world.mine(vec![]);
+        }
         let block = world.build(vec![tx]).unwrap();
-        let number = L2Number(block.header.number);
-        then.push((number, world.balance(BOB), world.balance(account().address())));
+        then.push((L2Number(block.header.number), now(&world)));
     }
     let reader = world.store().reader();
-    for (number, bob, sender) in then {
-        let state = reader.state_at(number).unwrap();
+    for (number, expected) in &then {
+        let state = reader.state_at(*number).unwrap();
         let balance = |address| state.account(address).unwrap().map_or(U256::ZERO, |it| it.balance);
-        assert_eq!((balance(BOB), balance(account().address())), (bob, sender), "block {number}");
-        // L1Block keeps the sequence number in slot 3's low bytes, so a slot moves as well.
-        let slot = |number| {
-            let state = reader.state_at(L2Number(number)).unwrap();
-            state.slot(kedge_genesis::predeploys::L1_BLOCK, U256::ZERO).unwrap()
-        };
-        assert_eq!(slot(1), slot(number.0));
+        let found =
+            (balance(BOB), balance(account().address()), state.slot(slot.0, slot.1).unwrap());
+        assert_eq!(found, *expected, "block {number}");
     }
+    let slots: std::collections::BTreeSet<_> = then.iter().map(|(_, now)| now.2).collect();
+    assert_eq!(slots.len(), 4, "the slot moved with every origin");
     assert!(matches!(
         reader.state_at(L2Number(99)).unwrap_err(),
         StoreError::StateUnavailable { number: 99 }
@@ -322,6 +330,37 @@ impl Seen {
         let before = self.l2.entry(heads.latest.hash).or_insert_with(|| l2.clone());
         assert!(*before == l2, "L2 tables at {:?}", heads.latest);
     }
+}
+
+#[test]
+fn the_whole_life_of_a_withdrawal_unwinds_exactly_at_every_block() {
+    let mut world = funded();
+    let mut seen = Seen::default();
+    let script = ScriptBuf::new_p2wpkh(&bitcoin::WPubkeyHash::from_raw_hash(
+        bitcoin::hashes::Hash::all_zeros(),
+    ));
+    let tx = world.withdrawal(&script, BTC / 10);
+    world.build(vec![tx]).unwrap();
+    let mut paid = 0;
+    for _ in 0..24 {
+        let mut txs: Vec<_> = world.batch().into_iter().collect();
+        txs.extend(world.assertion());
+        txs.extend(world.payout());
+        seen.check(&world);
+        paid += world.mine(txs).paid.len();
+        seen.check(&world);
+        // The same block leaves and comes back; the process ends in between.
+        let block = world.orphan();
+        seen.check(&world);
+        world.reopen();
+        world.engine.connect_l1(world.height().next(), block.clone()).unwrap();
+        world.chain.push(block);
+        seen.check(&world);
+        world.build(vec![]);
+    }
+    assert_eq!(paid, 1);
+    let heads = world.engine.heads();
+    assert!(heads.settled.number > L2Number(2), "{heads:?}");
 }
 
 proptest! {

@@ -30,42 +30,42 @@ use kedge_vm::{ExecutedBlock, PayloadTx};
 use std::collections::BTreeMap;
 use tempfile::TempDir;
 
-pub(super) const GWEI: u128 = 1_000_000_000;
+pub(crate) const GWEI: u128 = 1_000_000_000;
 
 /// The dev network with deeper finality, so that reorganisations fit in.
-pub(super) fn params() -> &'static Params {
+pub(crate) fn params() -> &'static Params {
     Box::leak(Box::new(Params { finality_depth: 4, ..*Network::Dev.params() }))
 }
 
-pub(super) type Dump = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+pub(crate) type Dump = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
-pub(super) struct World {
-    pub(super) params: &'static Params,
-    pub(super) dir: TempDir,
-    pub(super) engine: Arc<Engine>,
+pub(crate) struct World {
+    pub(crate) params: &'static Params,
+    pub(crate) dir: TempDir,
+    pub(crate) engine: Arc<Engine>,
     /// The Bitcoin chain above the network's start.
-    pub(super) chain: Vec<Block>,
+    pub(crate) chain: Vec<Block>,
     /// Tells blocks and transactions apart that are otherwise equal.
     salt: u64,
-    pub(super) nonce: u64,
+    pub(crate) nonce: u64,
 }
 
 fn keypair(secret: &[u8; 32]) -> Keypair {
     Keypair::from_seckey_slice(&Secp256k1::new(), secret).unwrap()
 }
 
-pub(super) fn account() -> PrivateKeySigner {
+pub(crate) fn account() -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap()
 }
 
 /// Opens an engine that checks every block on a witness too.
-pub(super) fn open(dir: &TempDir, params: &'static Params) -> Arc<Engine> {
+pub(crate) fn open(dir: &TempDir, params: &'static Params) -> Arc<Engine> {
     let store = open_store(dir.path(), params).unwrap();
     Arc::new(Engine::open(store, params, EngineOptions { verify_witness: true }).unwrap())
 }
 
 /// Every row of every table of `domain`.
-pub(super) fn dump(store: &Store, domain: Domain) -> Dump {
+pub(crate) fn dump(store: &Store, domain: Domain) -> Dump {
     let reader = store.reader();
     let tables = Table::ALL.iter().filter(|table| table.domain() == domain);
     tables
@@ -75,24 +75,24 @@ pub(super) fn dump(store: &Store, domain: Domain) -> Dump {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (params, dir) = (params(), TempDir::new().unwrap());
         let engine = open(&dir, params);
         Self { params, dir, engine, chain: Vec::new(), salt: 0, nonce: 0 }
     }
 
     /// Drops the engine, as the end of the process would, and opens the store again.
-    pub(super) fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         let other = TempDir::new().unwrap();
         self.engine = open(&other, self.params);
         self.engine = open(&self.dir, self.params);
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         self.engine.store()
     }
 
-    pub(super) fn height(&self) -> L1Height {
+    pub(crate) fn height(&self) -> L1Height {
         L1Height(u32::try_from(self.chain.len()).unwrap())
     }
 
@@ -107,7 +107,7 @@ impl World {
     }
 
     /// The next block of the Bitcoin chain; not processed yet.
-    pub(super) fn block(&mut self, mut txs: Vec<Transaction>) -> Block {
+    pub(crate) fn block(&mut self, mut txs: Vec<Transaction>) -> Block {
         let height = self.height().0 + 1;
         let coinbase = Transaction {
             version: bitcoin::transaction::Version::TWO,
@@ -143,8 +143,14 @@ impl World {
         block
     }
 
+    /// The next block of the Bitcoin chain, for others to process.
+    pub(crate) fn extend(&mut self) {
+        let block = self.block(vec![]);
+        self.chain.push(block);
+    }
+
     /// The next block of the Bitcoin chain, processed.
-    pub(super) fn mine(&mut self, txs: Vec<Transaction>) -> Arc<L1Outcome> {
+    pub(crate) fn mine(&mut self, txs: Vec<Transaction>) -> Arc<L1Outcome> {
         let block = self.block(txs);
         let outcome = self.engine.connect_l1(self.height().next(), block.clone()).unwrap();
         self.chain.push(block);
@@ -154,26 +160,26 @@ impl World {
     }
 
     /// Bitcoin drops its newest block.
-    pub(super) fn orphan(&mut self) -> Block {
+    pub(crate) fn orphan(&mut self) -> Block {
         self.engine.disconnect_l1().unwrap();
         self.check_heads();
         self.chain.pop().unwrap()
     }
 
-    pub(super) fn check_heads(&self) {
+    pub(crate) fn check_heads(&self) {
         let heads = self.engine.heads();
         let numbers =
             [heads.latest, heads.safe, heads.finalized, heads.settled].map(|it| it.number);
         assert!(numbers.is_sorted_by(|a, b| a >= b), "{numbers:?}");
     }
 
-    pub(super) fn deposit(&mut self, to: Address, sats: u64) -> Transaction {
+    pub(crate) fn deposit(&mut self, to: Address, sats: u64) -> Transaction {
         let script = vault_script(self.params).unwrap();
         self.pay(deposit_outputs(&script, &[(to, Sats(sats))]))
     }
 
     /// A transaction with these outputs.
-    pub(super) fn pay(&mut self, output: Vec<TxOut>) -> Transaction {
+    pub(crate) fn pay(&mut self, output: Vec<TxOut>) -> Transaction {
         Transaction {
             version: bitcoin::transaction::Version::TWO,
             lock_time: LockTime::ZERO,
@@ -207,7 +213,7 @@ impl World {
     }
 
     /// The sequencer's next block; begins the next epoch when there is one.
-    pub(super) fn build(&mut self, user: Vec<Bytes>) -> Option<Arc<ExecutedBlock>> {
+    pub(crate) fn build(&mut self, user: Vec<Bytes>) -> Option<Arc<ExecutedBlock>> {
         let position = self.engine.position().unwrap();
         let step = position.cursor.epoch_complete
             && position.cursor.origin.height < position.l1_tip.height;
@@ -218,7 +224,7 @@ impl World {
     }
 
     /// The reveal of a batch of all unsafe blocks.
-    pub(super) fn batch(&mut self) -> Option<Transaction> {
+    pub(crate) fn batch(&mut self) -> Option<Transaction> {
         let (heads, reader) = (self.engine.heads(), self.store().reader());
         let derive = derive_state(&reader, heads.l1_tip).unwrap();
         let first = heads.safe.number.next();
@@ -250,7 +256,7 @@ impl World {
     }
 
     /// The reveal of the next assertion.
-    pub(super) fn assertion(&mut self) -> Option<Transaction> {
+    pub(crate) fn assertion(&mut self) -> Option<Transaction> {
         let reader = self.store().reader();
         let own = OwnClaims(&reader);
         let body = self.engine.tracker().unwrap().build_assertion(self.params, &own).unwrap()?;
@@ -264,7 +270,7 @@ impl World {
     }
 
     /// The payout of everything due, signed.
-    pub(super) fn payout(&self) -> Option<Transaction> {
+    pub(crate) fn payout(&self) -> Option<Transaction> {
         let payable = self.engine.payable().unwrap()?;
         if payable.unpaid.is_empty() {
             return None;
@@ -280,7 +286,7 @@ impl World {
         Some(plan.multisig().assemble(&shares).unwrap())
     }
 
-    pub(super) fn user_tx(&mut self, to: Address, value: U256, input: Bytes) -> Bytes {
+    pub(crate) fn user_tx(&mut self, to: Address, value: U256, input: Bytes) -> Bytes {
         let mut tx = TxEip1559 {
             chain_id: self.params.chain_id,
             nonce: self.nonce,
@@ -297,16 +303,16 @@ impl World {
         TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
     }
 
-    pub(super) fn transfer(&mut self, to: Address, sats: u64) -> Bytes {
+    pub(crate) fn transfer(&mut self, to: Address, sats: u64) -> Bytes {
         self.user_tx(to, Sats(sats).to_wei(), Bytes::new())
     }
 
-    pub(super) fn withdrawal(&mut self, script: &ScriptBuf, sats: u64) -> Bytes {
+    pub(crate) fn withdrawal(&mut self, script: &ScriptBuf, sats: u64) -> Bytes {
         let call = withdrawCall { scriptPubKey: script.to_bytes().into() }.abi_encode();
         self.user_tx(predeploys::BITCOIN_BRIDGE, Sats(sats).to_wei(), call.into())
     }
 
-    pub(super) fn balance(&self, address: Address) -> U256 {
+    pub(crate) fn balance(&self, address: Address) -> U256 {
         let account = self.store().account(address).unwrap();
         account.map_or(U256::ZERO, |account| account.balance)
     }
