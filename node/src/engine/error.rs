@@ -22,11 +22,11 @@ pub enum EngineError {
         /// The block's number.
         number: L2Number,
         /// What failed.
-        source: ExecuteError<StoreError>,
+        source: Box<ExecuteError<StoreError>>,
     },
     /// Block 0 cannot be made.
     #[error("block 0: {0}")]
-    Genesis(ExecuteError<Infallible>),
+    Genesis(Box<ExecuteError<Infallible>>),
     /// Derivation failed.
     #[error("derivation: {0}")]
     Derive(DeriveError<StoreError>),
@@ -90,7 +90,7 @@ pub enum EngineError {
         /// The block's number.
         number: L2Number,
         /// What failed.
-        reason: WitnessFailure,
+        reason: Box<WitnessFailure>,
     },
 }
 

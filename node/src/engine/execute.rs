@@ -24,9 +24,9 @@ pub(super) fn run(
     let header = rows.header(parent)?.ok_or_else(missing)?;
     let hash = rows.hash(parent)?.ok_or_else(missing)?;
     let block = execute(evm, &header, hash, payload, &mut LatestState(rows))
-        .map_err(|source| EngineError::Execute { number, source })?;
+        .map_err(|source| EngineError::Execute { number, source: Box::new(source) })?;
     if verify {
-        let fail = |reason| EngineError::Witness { number, reason };
+        let fail = |reason| EngineError::Witness { number, reason: Box::new(reason) };
         let check = |how, other: &ExecutedBlock| {
             if other.hash == block.hash && other.output_root == block.output_root {
                 return Ok(());

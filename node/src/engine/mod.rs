@@ -99,7 +99,8 @@ const PAYABLE: usize = 4 * kedge_bridge::payout::MAX_RUN;
 /// When this machine fails.
 pub fn genesis_of(params: &Params) -> Result<GenesisBlock, EngineError> {
     let vault = vault_script(params).map(|script| script.to_bytes()).unwrap_or_default();
-    genesis_block(params, &alloc(params, &vault)).map_err(EngineError::Genesis)
+    genesis_block(params, &alloc(params, &vault))
+        .map_err(|error| EngineError::Genesis(Box::new(error)))
 }
 
 /// Opens the store of a network in directory `path`, creating it when there is none.

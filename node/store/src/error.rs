@@ -1,7 +1,6 @@
 //! What can go wrong with a store. Nothing here is about what a chain says.
 
 use crate::table::{Domain, Table};
-use alloy_primitives::B256;
 use std::path::PathBuf;
 
 /// This machine failed, or the directory is not the one that was meant.
@@ -82,18 +81,6 @@ pub enum StoreError {
         table: &'static str,
         /// The key, hex.
         key: String,
-    },
-    /// A stored trie node is not the one that its parent names.
-    #[error("trie node at {owner:?}/{path} hashes to {found}, expected {expected}")]
-    TrieNode {
-        /// Hashed address of the storage trie's account; none for the account trie.
-        owner: Option<B256>,
-        /// Nibbles, hex digit each.
-        path: String,
-        /// The hash in the parent node.
-        expected: B256,
-        /// The hash of what is stored; zero when nothing is.
-        found: B256,
     },
     /// The undo record of that block has been pruned or was never written.
     #[error("no undo record for {domain:?} block {number}")]
