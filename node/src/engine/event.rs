@@ -22,7 +22,7 @@ pub enum EngineEvent {
     /// An L1 block left the chain.
     L1Disconnected(L1Ref),
     /// The heads moved.
-    Heads(Heads),
+    Heads(Box<Heads>),
 }
 
 /// A block that is no longer in the chain.

@@ -247,7 +247,7 @@ impl Engine {
             let _ = self.events.send(event);
         }
         self.heads.send_replace(heads);
-        let _ = self.events.send(EngineEvent::Heads(heads));
+        let _ = self.events.send(EngineEvent::Heads(Box::new(heads)));
         Ok(())
     }
 }
