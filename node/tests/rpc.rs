@@ -31,7 +31,7 @@ use kedge::{
     engine::{Engine, EngineOptions, open_store},
     mempool::{HeadFees, Mempool, MempoolConfig, SenderState, StateView},
     rpc::{
-        KedgeApiClient, NodeHandle, RpcConfig, ServerHandle, Submission, serve,
+        KedgeApiClient, NodeHandle, RpcConfig, Sequencer, ServerHandle, Submission, serve,
         types::{DepositStage, Roles, WithdrawalStage},
     },
 };
@@ -449,5 +449,44 @@ async fn bad_requests_get_the_right_codes() -> anyhow::Result<()> {
     assert!(post(batch(4)).await?.contains("error"));
     let health = reqwest::get(format!("{url}/health")).await?;
     assert!(health.status().is_success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_validator_forwards_transactions_or_says_where_to_send_them() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let validator = |submission| {
+        let node = NodeHandle {
+            params: world.params,
+            store: world.engine.store().clone(),
+            engine: world.engine.clone(),
+            submission,
+            roles: Roles::default(),
+        };
+        serve(RpcConfig::new(([127, 0, 0, 1], 0).into()), node, RpcModule::new(()))
+    };
+    let client = |server: &ServerHandle| {
+        HttpClientBuilder::default().build(format!("http://{}", server.address()))
+    };
+    let encoded = world.signed(0, 21_000, Address::repeat_byte(9), U256::ONE, Bytes::new());
+    let send = "eth_sendRawTransaction";
+
+    let alone = validator(Submission::Refused).await?;
+    let answer = client(&alone)?.request(send, rpc_params![&encoded]).await;
+    let (code, message, _) = refused(answer);
+    assert_eq!(code, -32004);
+    assert!(message.contains("--sequencer-rpc"), "{message}");
+
+    let url = format!("http://{}", world.server.address());
+    let forwarding = validator(Submission::Forward(Sequencer::new(&url)?)).await?;
+    let hash: B256 = client(&forwarding)?.request(send, rpc_params![&encoded]).await?;
+    assert!(world.mempool.get(&hash).is_some());
+    let again = client(&forwarding)?.request(send, rpc_params![&encoded]).await;
+    assert_eq!(refused(again), (1000, "already known".into(), None), "the sequencer's own words");
+
+    world.server.stop().await;
+    let gone = client(&forwarding)?.request(send, rpc_params![&encoded]).await;
+    assert_eq!(refused(gone).0, -32002);
+    assert!(Sequencer::new("ftp://nowhere").is_err());
     Ok(())
 }

@@ -8,13 +8,14 @@
 //! | module | its job |
 //! | --- | --- |
 //! | `server` | HTTP and WebSocket on one port, limits, CORS, graceful stop |
-//! | `eth` | `eth_*` by request and answer, on `chain`, `block`, `fees`, `logs`, `proof` |
+//! | `api`, `eth` | `eth_*` by request and answer, on `chain`, `block`, `fees`, `logs`, `proof` |
 //! | `call` | execution that nobody signed: `eth_call`, `eth_estimateGas`, `eth_createAccessList` |
 //! | `submit` | `eth_sendRawTransaction` |
 //! | `subscribe` | `eth_subscribe` |
 //! | `kedge` | `kedge_*`, with the shapes of [`types`] |
 //! | `error` | which error is which code |
 
+mod api;
 mod block;
 mod call;
 mod chain;
@@ -30,8 +31,8 @@ mod submit;
 mod subscribe;
 pub mod types;
 
+pub use api::EthApiServer;
 pub use block::{RpcBlock, RpcHeader};
-pub use eth::EthApiServer;
 pub use kedge::{KedgeApiClient, KedgeApiServer};
 pub use misc::{NetApiServer, Web3ApiServer};
 pub use server::{RpcConfig, ServerHandle};
