@@ -5,7 +5,11 @@
 //! one, so no empty blocks pile up. What goes into a block besides user transactions comes from the
 //! function that derivation uses, so the block is what everybody will derive from Bitcoin.
 
-use crate::{batcher::late, engine::Engine, mempool::Mempool};
+use crate::{
+    batcher::late,
+    engine::{Engine, EngineError},
+    mempool::Mempool,
+};
 use alloy_primitives::{Bytes, keccak256};
 use kedge_bridge::derive::{L2Cursor, time_bounds};
 use kedge_genesis::Params;
@@ -85,22 +89,30 @@ impl Sequencer {
         Ok(())
     }
 
-    fn make_block(&self) -> anyhow::Result<Made> {
+    fn make_block(&self) -> Result<Made, EngineError> {
+        match self.try_block() {
+            // An L1 block came in between: look again.
+            Err(error) if error.is_stale() => Ok(Made::Block),
+            other => other,
+        }
+    }
+
+    fn try_block(&self) -> Result<Made, EngineError> {
         let position = self.engine.position()?;
         let cursor = &position.cursor;
         let deepest = position.l1_tip.height.0.checked_sub(self.config.origin_depth);
         let next = cursor.origin.height.next();
         let step = cursor.epoch_complete && deepest.is_some_and(|height| next.0 <= height);
         let base_fee = position.next_base_fee;
+        let needed = step || !cursor.epoch_complete;
 
         // Bitcoin may take an old epoch's blocks too late: they carry what the rules demand and no more.
         let origin = if step { next } else { cursor.origin.height };
         let mut transactions = if position.l1_tip.height.since(origin) < late(self.params) {
-            self.candidates(base_fee)
+            self.candidates(base_fee, needed)
         } else {
             Vec::new()
         };
-        let needed = step || !cursor.epoch_complete;
         if transactions.is_empty() && !needed {
             let waits = self.mempool.waits_for_base_fee(base_fee)
                 && base_fee > self.params.fees.min_base_fee;
@@ -167,9 +179,18 @@ impl Sequencer {
         !left_out.is_empty()
     }
 
-    /// The best transactions whose declared gas fits one block.
-    fn candidates(&self, base_fee: u64) -> Vec<Bytes> {
-        let mut room = self.params.block_gas_limit.saturating_sub(self.params.block_overhead_gas);
+    /// The best transactions whose declared gas fits one block beside what the rules put there, which is
+    /// most in a block that is `needed` for its epoch. A block that lists too much is none by the rules.
+    fn candidates(&self, base_fee: u64, needed: bool) -> Vec<Bytes> {
+        let params = self.params;
+        let ruled = params
+            .attributes_gas
+            .saturating_add(params.deposits_gas_per_block)
+            .saturating_add(params.forced_gas_per_epoch);
+        let mut room = params
+            .block_gas_limit
+            .saturating_sub(params.block_overhead_gas)
+            .saturating_sub(if needed { ruled } else { 0 });
         let mut taken = Vec::new();
         for tx in self.mempool.best(base_fee) {
             let Some(rest) = room.checked_sub(tx.gas_limit()) else { break };
@@ -206,4 +227,64 @@ async fn wait(pause: Option<Duration>) {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::tests::world::{World, account},
+        mempool::MempoolConfig,
+        mempool_link::HeadState,
+    };
+    use alloy_primitives::{Address, U256};
+
+    /// A world in which [`account`] has bitcoin, and its sequencer.
+    fn world() -> (World, Arc<Sequencer>) {
+        let mut world = World::new();
+        let deposit = world.deposit(account().address(), 100_000_000);
+        world.mine(vec![deposit]);
+        world.build(vec![]).unwrap();
+        let engine = world.engine.clone();
+        let config = MempoolConfig::new(engine.evm());
+        let mempool = Mempool::new(config, Arc::new(HeadState::new(engine.clone())), None);
+        let policy = SequencerConfig { origin_depth: 0 };
+        let sequencer = Sequencer::new(world.params, policy, engine, Arc::new(mempool));
+        (world, Arc::new(sequencer))
+    }
+
+    #[test]
+    fn a_full_mempool_does_not_keep_an_epoch_from_beginning() {
+        let (mut world, sequencer) = world();
+        // As many plain transfers as fill a block to less than what an epoch's first block lists besides.
+        let fit = (world.params.block_gas_limit - world.params.block_overhead_gas) / 21_000;
+        for _ in 0..fit {
+            let tx = world.plain_transfer(Address::repeat_byte(0xb0), U256::ONE);
+            sequencer.mempool.add(tx).unwrap();
+        }
+        world.mine(vec![]);
+        let tip = world.engine.heads().l1_tip;
+        assert_eq!(sequencer.make_block().unwrap(), Made::Block);
+        assert_eq!(world.engine.heads().latest.origin, tip);
+        for _ in 0..3 {
+            sequencer.make_block().unwrap();
+        }
+        assert_eq!(world.balance(Address::repeat_byte(0xb0)), U256::from(fit));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn l1_blocks_that_come_while_a_block_is_made_do_not_stop_the_sequencer() {
+        let (mut world, sequencer) = world();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(sequencer.run(stop.clone()));
+        let mut heads = world.engine.watch_heads();
+        tokio::task::block_in_place(|| (0..200).for_each(|_| drop(world.mine(vec![]))));
+        let tip = world.engine.heads().l1_tip;
+        let origin_is_tip = heads.wait_for(|heads| heads.latest.origin == tip);
+        tokio::select! {
+            _ = origin_is_tip => {}
+            done = running => panic!("the sequencer ended: {done:?}"),
+        }
+        stop.cancel();
+    }
 }

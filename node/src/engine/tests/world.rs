@@ -287,10 +287,19 @@ impl World {
     }
 
     pub(crate) fn user_tx(&mut self, to: Address, value: U256, input: Bytes) -> Bytes {
+        self.user_tx_of(500_000, to, value, input)
+    }
+
+    /// A transfer of wei that declares the gas it takes and no more.
+    pub(crate) fn plain_transfer(&mut self, to: Address, value: U256) -> Bytes {
+        self.user_tx_of(21_000, to, value, Bytes::new())
+    }
+
+    fn user_tx_of(&mut self, gas_limit: u64, to: Address, value: U256, input: Bytes) -> Bytes {
         let mut tx = TxEip1559 {
             chain_id: self.params.chain_id,
             nonce: self.nonce,
-            gas_limit: 500_000,
+            gas_limit,
             max_fee_per_gas: GWEI,
             max_priority_fee_per_gas: 1_000_000,
             to: TxKind::Call(to),
