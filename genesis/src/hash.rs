@@ -166,8 +166,8 @@ mod tests {
         assert_eq!(
             hashes,
             [
-                b256!("7c710d1d92488bf8e63c59cebbe31c73a0753646cbc2fd22f96d716f254ca981"),
-                b256!("00edef1c7621f4da4969a4706827005128d7067ead038a87963eaac8d453d85e"),
+                b256!("a35ff071650344017fb4755d5df7ee56b404fa6877e09e775f6247cdee0a877c"),
+                b256!("096c40e294a6817d033811a37c0e5b36d71f026bc537b3a47ce56f7b6a9abc24"),
                 b256!("6d648fc94715ae4df5564b04181eb5557cbd13d412750f9e99f3f77bdc25916d"),
                 b256!("c8876e8a1cfdbb2042c1aca03d147de169027423cbf03bddc2a05f3593733b32"),
             ]
