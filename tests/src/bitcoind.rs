@@ -41,6 +41,7 @@ impl Bitcoind {
             "-regtest".to_owned(),
             format!("-datadir={}", dir.path().display()),
             format!("-rpcport={port}"),
+            "-printtoconsole=0".to_owned(),
             "-listen=0".to_owned(),
             "-connect=0".to_owned(),
             "-dnsseed=0".to_owned(),

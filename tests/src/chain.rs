@@ -235,7 +235,7 @@ impl Chain {
             .client
             .kedge(&["bridge", "withdraw", "--to", to, "--amount", &amount, "--key-file", &key])
             .await?;
-        let hash = told["transaction"].as_str().with_context(|| told.to_string())?;
+        let hash = told["transactionHash"].as_str().with_context(|| told.to_string())?;
         let receipt = self.client.receipt(hash).await?;
         let (index, paid, fee) = Self::queued(&receipt)?;
         ensure!(paid + fee == sats, "{paid} and a fee of {fee} instead of {sats} sat are queued");

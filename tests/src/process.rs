@@ -11,8 +11,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
 };
 
@@ -22,7 +23,7 @@ pub struct Process {
     name: String,
     log: PathBuf,
     child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
+    stdout: UnboundedReceiver<String>,
 }
 
 impl Process {
@@ -46,8 +47,15 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        Ok(Self { name: name.to_owned(), log, child, stdout: BufReader::new(stdout).lines() })
+        let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        let (sender, stdout) = unbounded_channel();
+        // Reads all of it, because a child that writes into a full pipe stops.
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let _ = sender.send(line);
+            }
+        });
+        Ok(Self { name: name.to_owned(), log, child, stdout })
     }
 
     /// The next line of standard output.
@@ -55,8 +63,8 @@ impl Process {
     /// # Errors
     /// When it exits before or says nothing for a minute.
     pub async fn line(&mut self) -> Result<String> {
-        match timeout(Duration::from_secs(60), self.stdout.next_line()).await {
-            Ok(line) => line?.ok_or_else(|| anyhow!("{} exited: {}", self.name, self.tail())),
+        match timeout(Duration::from_secs(60), self.stdout.recv()).await {
+            Ok(line) => line.ok_or_else(|| anyhow!("{} exited: {}", self.name, self.tail())),
             Err(_) => bail!("{} says nothing: {}", self.name, self.tail()),
         }
     }
@@ -94,15 +102,14 @@ impl Process {
     pub fn tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("--- end of the log of {} ---\n{}", self.name, self.tail());
-        }
+        // The test runner shows this only when the test fails.
+        eprintln!("--- end of the log of {} ---\n{}", self.name, self.tail());
     }
 }
 

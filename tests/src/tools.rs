@@ -98,8 +98,9 @@ pub async fn forge_create(rpc: &str, key: &str, contract: &str, scratch: &Path) 
         ],
     )
     .await?;
-    let line = text.lines().rfind(|line| line.starts_with('{')).context("forge prints no JSON")?;
-    Ok(serde_json::from_str(line)?)
+    // What it says about compiling comes first.
+    let json = text.find('{').and_then(|start| text.get(start..)).context("no JSON from forge")?;
+    serde_json::from_str(json).with_context(|| format!("not JSON: {json}"))
 }
 
 /// Runs a program of `tests/tools` on Node.js with the npm packages and gives what it prints.

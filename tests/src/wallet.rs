@@ -10,6 +10,7 @@ use bitcoin::{
     sighash::{EcdsaSighashType, SighashCache},
     transaction::Version,
 };
+use std::collections::VecDeque;
 
 /// A P2WPKH key and the outputs that it knows of.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub struct Wallet {
     secp: Secp256k1<All>,
     key: PrivateKey,
     public: CompressedPublicKey,
-    coins: Vec<(OutPoint, TxOut)>,
+    coins: VecDeque<(OutPoint, TxOut)>,
 }
 
 impl Default for Wallet {
@@ -34,7 +35,7 @@ impl Wallet {
         let key = PrivateKey::new(secret, Network::Regtest);
         let public = CompressedPublicKey::from_private_key(&secp, &key)
             .expect("a new private key is for a compressed public key");
-        Self { secp, key, public, coins: Vec::new() }
+        Self { secp, key, public, coins: VecDeque::new() }
     }
 
     /// Where it is paid.
@@ -53,13 +54,13 @@ impl Wallet {
         self.coins.extend(owned);
     }
 
-    /// A signed transaction from one coin to these outputs, in this order, with the change last.
+    /// A signed transaction from the oldest coin to these outputs, in this order, with the change last.
     /// The change can be spent by the next one.
     ///
     /// # Errors
     /// When no coin is left or when the next one is too small.
     pub fn pay(&mut self, mut outputs: Vec<TxOut>, fee: Amount) -> Result<Transaction> {
-        let (outpoint, coin) = self.coins.pop().context("no coins left")?;
+        let (outpoint, coin) = self.coins.pop_front().context("no coins left")?;
         let paid: Amount = outputs.iter().map(|output| output.value).sum();
         let change = coin.value.checked_sub(paid + fee).context("the coin is too small")?;
         outputs.push(TxOut { value: change, script_pubkey: self.script() });

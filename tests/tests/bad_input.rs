@@ -37,8 +37,7 @@ async fn wrong_command_lines_are_refused() -> Result<()> {
         (&["bridge", "deposit", "--to", "0x12", "--amount", "1btc"], &["0x12"]),
         (&["bridge", "deposit", "--to", ZERO, "--amount", "1"], &["btc", "sat"]),
         (&["bridge", "deposit", "--to", ZERO, "--amount", "0.000000001btc"], &["0.000000001btc"]),
-        (&["bridge", "deposit", "--to", ZERO, "--amount", "-1sat"], &["-1sat"]),
-        (&["bridge", "withdraw", "--to", "bcrt1qqqq", "--amount", "1btc"], &["bcrt1qqqq"]),
+        (&["bridge", "deposit", "--to", ZERO, "--amount", "-1sat"], &["-1"]),
     ] {
         refused(arguments, says).await?;
     }
@@ -83,11 +82,12 @@ async fn a_data_directory_that_is_locked_or_of_another_chain_is_refused_and_kept
     let bitcoind = Bitcoind::start().await?;
     let cookie = bitcoind.cookie().display().to_string();
     let url = bitcoind.url();
+    let rollup = dev.datadir().join("rollup").display().to_string();
     let other_chain = [
         "node",
         "--network=regtest",
         "--datadir",
-        &datadir,
+        &rollup,
         "--rpc-port",
         &rpc,
         "--l1-rpc",
@@ -115,7 +115,7 @@ async fn a_bitcoind_that_cannot_serve_is_refused() -> Result<()> {
     let url = bitcoind.url();
     for (network, l1, cookie, says) in [
         ("regtest", &nobody, &cookie, &nobody[..]),
-        ("signet", &url, &cookie, "regtest"),
+        ("signet", &url, &cookie, "not been launched"),
         ("regtest", &url, &wrong_cookie, "cookie"),
         ("regtest", &url, &missing, &missing),
     ] {
@@ -136,6 +136,30 @@ async fn a_bitcoind_that_cannot_serve_is_refused() -> Result<()> {
         ];
         refused(&arguments, &[says]).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_bridge_cannot_do_is_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let dev = Dev::start(dir.path(), &["--l1-block-time=0"]).await?;
+    let before = dev.client().head("latest").await?;
+    let main_net = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
+    let user = Wallet::new().address().to_string();
+    for (command, to, amount, says) in [
+        ("withdraw", "bcrt1qqqq", "1btc", "bcrt1qqqq"),
+        ("withdraw", main_net, "1btc", main_net),
+        ("withdraw", &dev.ready.vault, "1btc", "vault"),
+        ("withdraw", &user, "10000sat", "smallest"),
+        ("withdraw", &user, "1000btc", "balance"),
+        ("deposit", ZERO, "9999sat", "smallest"),
+        ("deposit", ZERO, "1000000btc", "wallet"),
+    ] {
+        let arguments =
+            ["bridge", command, "--rpc", &dev.ready.rpc, "--to", to, "--amount", amount];
+        refused(&arguments, &[says]).await?;
+    }
+    ensure!(dev.client().head("latest").await? == before, "something was done");
     Ok(())
 }
 
@@ -184,7 +208,9 @@ async fn node_refused(bitcoind: &Bitcoind, says: &[&str]) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bitcoind_that_has_pruned_what_is_needed_is_refused() -> Result<()> {
     let bitcoind = Bitcoind::start_with(&["-prune=1", "-fastprune"]).await?;
-    bitcoind.mine(800, &Wallet::new().address()).await?;
+    for _ in 0..8 {
+        bitcoind.mine(100, &Wallet::new().address()).await?;
+    }
     let pruned = bitcoind.rpc().call("pruneblockchain", json!([500])).await?;
     ensure!(pruned.as_u64() > Some(0), "nothing was pruned: {pruned}");
     node_refused(&bitcoind, &["pruned"]).await
@@ -192,8 +218,14 @@ async fn a_bitcoind_that_has_pruned_what_is_needed_is_refused() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bitcoind_that_is_still_syncing_is_refused() -> Result<()> {
-    // Its newest block is the genesis block of 2011.
+    let other = Bitcoind::start().await?;
+    let hashes = other.mine(3, &Wallet::new().address()).await?;
+    // Its newest block is the genesis block of 2011, and it knows the headers of others.
     let bitcoind = Bitcoind::start_with(&["-maxtipage=86400"]).await?;
+    for hash in hashes {
+        let header = other.rpc().call("getblockheader", json!([hash, false])).await?;
+        bitcoind.rpc().call("submitheader", json!([header])).await?;
+    }
     node_refused(&bitcoind, &["still syncing"]).await
 }
 

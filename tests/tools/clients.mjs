@@ -64,7 +64,8 @@ await until("the log over WebSocket", () => logs.some((log) => log.transactionHa
 unwatchHeads();
 unwatchLogs();
 
-const provider = new ethers.JsonRpcProvider(url, undefined, { pollingInterval: 50 });
+// Without the cache: within its quarter of a second a transaction is mined here and the next one wants its nonce.
+const provider = new ethers.JsonRpcProvider(url, undefined, { pollingInterval: 50, cacheTimeout: -1 });
 const signer = new ethers.Wallet(key, provider);
 const contract = new ethers.Contract(address, compiled.abi, signer);
 const receipt = await (await contract.count()).wait();
