@@ -122,6 +122,7 @@ fn write_vault(
                     amount: Sats(output.value.to_sat()),
                     script: output.script_pubkey.clone(),
                     height: l1.at.height,
+                    coinbase: tx.is_coinbase(),
                 };
                 sums.vault = add(sums.vault, utxo.amount)?;
                 change.put_vault_utxo(&utxo)?;

@@ -81,7 +81,7 @@ struct Live {
 pub struct Payable {
     /// The vault's head.
     pub head: VaultHead,
-    /// Its other unspent outputs under the same script.
+    /// Its other outputs under the same script that can be spent.
     pub coins: Vec<VaultHead>,
     /// Withdrawals that an assertion covers which settled finality-depth blocks ago and equals this node's
     /// own derivation, from the next unpaid one on. Empty when none is due.
@@ -89,6 +89,9 @@ pub struct Payable {
     /// What the vault holds beyond what it owes.
     pub surplus: Sats,
 }
+
+/// Blocks for which Bitcoin does not let a coinbase's outputs be spent (`COINBASE_MATURITY`).
+const COINBASE_MATURITY: u32 = 100;
 
 /// Most withdrawals that [`Payable`] lists.
 const PAYABLE: usize = 4 * kedge_bridge::payout::MAX_RUN;
@@ -200,6 +203,7 @@ impl Engine {
             .vault_utxos()?
             .into_iter()
             .filter(|utxo| utxo.script == derive.vault.current)
+            .filter(|utxo| !utxo.coinbase || utxo.height.plus(COINBASE_MATURITY) <= tip.height)
             .map(|utxo| VaultHead { outpoint: utxo.outpoint, value: utxo.amount })
             .collect();
         let Some(head) = spendable.iter().find(|coin| coin.outpoint == head).copied() else {

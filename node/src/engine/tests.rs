@@ -47,6 +47,25 @@ fn a_deposit_is_credited_to_the_sat_and_backed() {
 }
 
 #[test]
+fn a_vault_output_of_a_coinbase_is_not_spent_before_bitcoin_allows_it() {
+    let mut world = funded();
+    let mut block = world.block(vec![]);
+    let script_pubkey = vault_script(world.params).unwrap();
+    let value = bitcoin::Amount::from_sat(50_000);
+    block.txdata[0].output.push(bitcoin::TxOut { value, script_pubkey });
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    world.engine.connect_l1(world.height().next(), block.clone()).unwrap();
+    world.chain.push(block);
+    let spendable = |world: &World| world.engine.payable().unwrap().unwrap().coins.len();
+    for _ in 0..99 {
+        world.mine(vec![]);
+    }
+    assert_eq!(spendable(&world), 0);
+    world.mine(vec![]);
+    assert_eq!(spendable(&world), 1);
+}
+
+#[test]
 fn a_vault_output_without_recipient_is_listed_and_adds_to_the_surplus() {
     let mut world = World::new();
     let script_pubkey = vault_script(world.params).unwrap();

@@ -19,11 +19,13 @@ use anyhow::{Context, ensure};
 use bitcoin::{FeeRate, Transaction, XOnlyPublicKey, key::Keypair, secp256k1::schnorr};
 use kedge_bridge::{
     multisig::{MultisigPlan, SignerShare, Signers},
-    payout::{MAX_RUN, PayoutPlan, SigningRules, build_payout, check_proposal},
+    payout::{
+        MAX_INPUTS, MAX_RUN, PayoutFault, PayoutPlan, SigningRules, build_payout, check_proposal,
+    },
     vault::Vault,
 };
 use kedge_genesis::{L1Height, Params};
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 /// Lowest fee rate that a signer signs: what Bitcoin Core has relayed by default, 1 sat/vB.
 const LEAST_RATE: FeeRate = FeeRate::BROADCAST_MIN;
@@ -166,8 +168,8 @@ impl Signer {
             *waiting = None;
             return Ok(());
         }
-        let Some(rate) = self.rate(height, &payable, *waiting).await? else { return Ok(()) };
-        let plan = self.plan(&payable, rate)?;
+        let Some(rate) = self.rate(height, &payable, waiting).await? else { return Ok(()) };
+        let plan = plan_payout(&self.vault, &payable, rate)?;
         let tx = self.collect(plan.multisig(), peers, &payable).await?;
         let txid = tx.compute_txid();
         match self.l1.broadcast(&tx).await? {
@@ -180,6 +182,10 @@ impl Signer {
                 Ok(())
             }
             Broadcast::Rejected { code, reason } => {
+                // Perhaps it does not pay enough to replace another: the next attempt pays more.
+                if let Some(other) = waiting {
+                    other.rate = rate;
+                }
                 anyhow::bail!("Bitcoin refused payout {txid}: {reason} ({code})")
             }
         }
@@ -190,7 +196,7 @@ impl Signer {
         &self,
         height: L1Height,
         payable: &Payable,
-        waiting: Option<Waiting>,
+        waiting: &mut Option<Waiting>,
     ) -> anyhow::Result<Option<FeeRate>> {
         let estimate = self
             .l1
@@ -198,35 +204,23 @@ impl Signer {
             .await?
             .unwrap_or(FALLBACK_RATE)
             .clamp(LEAST_RATE, MOST_RATE);
-        let spent = self.l1.tx_out(&payable.head.outpoint, true).await?.is_none();
+        let head = payable.head.outpoint;
+        let spent = self.l1.tx_out(&head, true).await?.is_none();
         if !spent {
             return Ok(Some(estimate));
         }
-        // Somebody's payout is in the mempool. Whoever made it raises its fee when it takes long.
-        Ok(waiting
-            .filter(|w| w.head == payable.head.outpoint && height.since(w.since) >= BUMP_AFTER)
-            .map(|w| {
-                let raised =
-                    FeeRate::from_sat_per_kwu(w.rate.to_sat_per_kwu().saturating_mul(3) / 2);
-                raised.max(estimate).min(MOST_RATE)
-            }))
-    }
-
-    /// The longest payout that the vault's head, if need be with its other outputs, can pay.
-    fn plan(&self, payable: &Payable, rate: FeeRate) -> anyhow::Result<PayoutPlan> {
-        let run = payable.unpaid.get(..MAX_RUN).unwrap_or(&payable.unpaid);
-        let mut extra = Vec::new();
-        let mut coins = payable.coins.iter().filter(|coin| coin.outpoint != payable.head.outpoint);
-        loop {
-            match build_payout(&self.vault, &payable.head, &extra, run, rate) {
-                Ok(plan) => return Ok(plan),
-                Err(kedge_bridge::payout::PayoutFault::Funds) => match coins.next() {
-                    Some(coin) => extra.push(*coin),
-                    None => anyhow::bail!("the vault's outputs do not cover the withdrawals due"),
-                },
-                Err(fault) => return Err(fault.into()),
-            }
+        // Somebody's payout is in the mempool. Whoever made it raises its fee when it takes long; if
+        // nobody does, as when that was another signer that stopped, this one replaces it later.
+        let found = match *waiting {
+            Some(found) if found.head == head => found,
+            _ => Waiting { head, since: height.plus(BUMP_AFTER), rate: estimate },
+        };
+        *waiting = Some(found);
+        if height < found.since.plus(BUMP_AFTER) {
+            return Ok(None);
         }
+        let raised = FeeRate::from_sat_per_kwu(found.rate.to_sat_per_kwu().saturating_mul(3) / 2);
+        Ok(Some(raised.max(estimate).min(MOST_RATE)))
     }
 
     /// Collects shares until there are enough.
@@ -255,6 +249,30 @@ impl Signer {
     }
 }
 
+/// The longest payout that the vault's head, if need be with the largest of its other outputs, can pay.
+fn plan_payout(vault: &Vault, payable: &Payable, rate: FeeRate) -> anyhow::Result<PayoutPlan> {
+    // Anybody can send the vault any number of small outputs: they must not take the places of large ones.
+    let mut coins = payable.coins.clone();
+    coins.retain(|coin| coin.outpoint != payable.head.outpoint);
+    coins.sort_unstable_by_key(|coin| Reverse((coin.value, coin.outpoint)));
+    coins.truncate(MAX_INPUTS.saturating_sub(1));
+    let mut length = payable.unpaid.len().min(MAX_RUN);
+    loop {
+        let run = payable.unpaid.get(..length).unwrap_or_default();
+        for count in 0..=coins.len() {
+            let extra = coins.get(..count).unwrap_or_default();
+            match build_payout(vault, &payable.head, extra, run, rate) {
+                Ok(plan) => return Ok(plan),
+                Err(PayoutFault::Funds) => {}
+                Err(PayoutFault::Weight) if length > 1 => break,
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        ensure!(length > 1, "the vault's outputs do not cover the next withdrawal");
+        length /= 2;
+    }
+}
+
 fn parse(share: &Share) -> anyhow::Result<SignerShare> {
     Ok(SignerShare {
         key: XOnlyPublicKey::from_slice(&share.key)?,
@@ -264,4 +282,56 @@ fn parse(share: &Share) -> anyhow::Result<SignerShare> {
             .map(|signature| schnorr::Signature::from_slice(signature))
             .collect::<Result<_, _>>()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::{OutPoint, ScriptBuf, Txid, hashes::Hash as _};
+    use kedge_bridge::{payout::Withdrawal, vault::VaultHead};
+    use kedge_genesis::{Network, Sats};
+
+    fn coin(number: u8, sats: u64) -> VaultHead {
+        let outpoint = OutPoint::new(Txid::from_byte_array([number; 32]), 0);
+        VaultHead { outpoint, value: Sats(sats) }
+    }
+
+    fn withdrawals(count: u64, sats: u64) -> Vec<Withdrawal> {
+        let script = ScriptBuf::from_hex("00140000000000000000000000000000000000000001").unwrap();
+        (0..count)
+            .map(|index| Withdrawal {
+                index,
+                script: script.clone(),
+                amount: Sats(sats),
+                fee: Sats(1_000),
+            })
+            .collect()
+    }
+
+    fn payable(coins: Vec<VaultHead>, unpaid: Vec<Withdrawal>) -> Payable {
+        Payable { head: coin(0, 20_000), coins, unpaid, surplus: Sats(1_000_000) }
+    }
+
+    #[test]
+    fn dust_in_the_vault_does_not_hold_a_payout_up() {
+        let vault = Vault::of(Network::Dev.params()).unwrap();
+        let mut coins: Vec<_> = (1..200).map(|number| coin(number, 330)).collect();
+        coins.push(coin(255, 5_000_000));
+        let plan =
+            plan_payout(&vault, &payable(coins, withdrawals(1, 1_000_000)), LEAST_RATE).unwrap();
+        let spent: Vec<_> = plan.tx().input.iter().map(|input| input.previous_output).collect();
+        assert_eq!(spent, [coin(0, 0).outpoint, coin(255, 0).outpoint]);
+    }
+
+    #[test]
+    fn a_run_that_the_vaults_outputs_cannot_pay_at_once_is_paid_in_parts() {
+        let vault = Vault::of(Network::Dev.params()).unwrap();
+        let coins: Vec<_> = (1..200).map(|number| coin(number, 100_000)).collect();
+        let due = payable(coins, withdrawals(150, 100_000));
+        let plan = plan_payout(&vault, &due, LEAST_RATE).unwrap();
+        assert_eq!((plan.run().first, plan.run().count), (0, 75));
+        assert!(plan.tx().input.len() <= MAX_INPUTS);
+        let due = payable(vec![], withdrawals(1, 100_000));
+        assert!(plan_payout(&vault, &due, LEAST_RATE).is_err());
+    }
 }

@@ -78,6 +78,8 @@ rows! {
         pub script: ScriptBuf,
         /// The L1 block's height.
         pub height: L1Height,
+        /// Whether a coinbase made it, so that it cannot be spent for 100 blocks.
+        pub coinbase: bool,
     }
 
     /// A batch that consumed its index.
