@@ -171,7 +171,7 @@ async fn malformed_requests_get_the_error_of_the_specification() -> Result<()> {
     for (body, code) in [
         ("{", -32700),
         ("[]", -32600),
-        ("{}", -32600),
+        (r#"{"jsonrpc":"2.0","id":1}"#, -32600),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_noSuchMethod","params":[]}"#, -32601),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":[]}"#, -32602),
         (

@@ -220,6 +220,12 @@ pub(super) async fn withdraw(args: WithdrawArgs) -> anyhow::Result<()> {
             )
         })?
         .script_pubkey();
+    let bridge = node.bridge_status().await.map_err(explain(client))?;
+    ensure!(
+        script != bridge.vault_script,
+        "--to {}: the vault cannot be paid by itself; name an address of yours",
+        args.to
+    );
     let signer = match (&args.key_file, network) {
         (Some(file), _) => {
             PrivateKeySigner::from_bytes(&B256::new(keys::read(file)?.secret_bytes()))?

@@ -169,7 +169,7 @@ impl Signer {
             return Ok(());
         }
         let Some(rate) = self.rate(height, &payable, waiting).await? else { return Ok(()) };
-        let plan = plan_payout(&self.vault, &payable, rate)?;
+        let plan = plan_covered(&self.vault, &payable, rate)?;
         let tx = self.collect(plan.multisig(), peers, &payable).await?;
         let txid = tx.compute_txid();
         match self.l1.broadcast(&tx).await? {
@@ -249,6 +249,24 @@ impl Signer {
     }
 }
 
+/// [`plan_payout`] at this rate, or, when that costs more than what was collected and the surplus, at the rate
+/// that these cover: a payout that takes longer is better than none, and no signer signs more.
+fn plan_covered(vault: &Vault, payable: &Payable, rate: FeeRate) -> anyhow::Result<PayoutPlan> {
+    let plan = plan_payout(vault, payable, rate)?;
+    let collected = payable.unpaid.iter().take(plan.run().count as usize).map(|one| one.fee.0);
+    let covered = collected.fold(payable.surplus.0, u64::saturating_add);
+    if plan.fee().0 <= covered {
+        return Ok(plan);
+    }
+    let weight = plan.multisig().signed_weight().to_wu().max(1);
+    let rate = FeeRate::from_sat_per_kwu(covered.saturating_mul(1_000) / weight);
+    ensure!(
+        rate >= LEAST_RATE,
+        "the {covered} sat that were collected and are left over do not pay Bitcoin's lowest fee"
+    );
+    plan_payout(vault, payable, rate)
+}
+
 /// The longest payout that the vault's head, if need be with the largest of its other outputs, can pay.
 fn plan_payout(vault: &Vault, payable: &Payable, rate: FeeRate) -> anyhow::Result<PayoutPlan> {
     // Anybody can send the vault any number of small outputs: they must not take the places of large ones.
@@ -321,6 +339,18 @@ mod tests {
             plan_payout(&vault, &payable(coins, withdrawals(1, 1_000_000)), LEAST_RATE).unwrap();
         let spent: Vec<_> = plan.tx().input.iter().map(|input| input.previous_output).collect();
         assert_eq!(spent, [coin(0, 0).outpoint, coin(255, 0).outpoint]);
+    }
+
+    #[test]
+    fn a_payout_never_costs_more_than_what_is_there_for_it() {
+        let vault = Vault::of(Network::Dev.params()).unwrap();
+        let mut due = payable(vec![coin(1, 5_000_000)], withdrawals(1, 1_000_000));
+        due.surplus = Sats(14);
+        let estimate = FeeRate::from_sat_per_vb_u32(50);
+        let plan = plan_covered(&vault, &due, estimate).unwrap();
+        assert!((900..=1_014).contains(&plan.fee().0), "{:?}", plan.fee());
+        due.unpaid[0].fee = Sats(10);
+        assert!(plan_covered(&vault, &due, estimate).is_err());
     }
 
     #[test]
