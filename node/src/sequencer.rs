@@ -186,6 +186,7 @@ impl Sequencer {
         let ruled = params
             .attributes_gas
             .saturating_add(params.deposits_gas_per_block)
+            .saturating_add(params.deposit_gas)
             .saturating_add(params.forced_gas_per_epoch);
         let mut room = params
             .block_gas_limit

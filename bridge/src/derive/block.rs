@@ -8,7 +8,7 @@ use crate::envelope::{Envelope, Kind, envelopes};
 use crate::forced::{Forced, ForcedTx, decode_tx};
 use crate::vault::VaultScripts;
 use alloc::vec::Vec;
-use alloy_eips::eip2718::Encodable2718 as _;
+use alloy_consensus::Transaction as _;
 use alloy_primitives::Bytes;
 use bitcoin::hashes::Hash as _;
 use bitcoin::{Block, BlockHash, Transaction};
@@ -56,7 +56,8 @@ pub enum BlockFault {
     /// The listed transactions cost more than a block holds before any of them runs.
     #[error("the transactions cost {found} gas before they run, a block holds {limit}")]
     IntrinsicGas {
-        /// Sum of the intrinsic gas of all, with the block's overhead.
+        /// The block's overhead, the gas limits of deposits and forced transactions, and the intrinsic gas
+        /// of the others.
         found: u64,
         /// Gas limit of a block.
         limit: u64,
@@ -125,6 +126,7 @@ pub fn next_payload<L: L1Lookup>(
             take_forced(params, epoch, earlier, &mut next.forced, &mut transactions)?;
         }
     }
+    let ruled = transactions.len();
     transactions.extend(user.into_iter().map(PayloadTx::User));
 
     let empty = transactions.len() == system;
@@ -133,7 +135,7 @@ pub fn next_payload<L: L1Lookup>(
     if next.timestamp < lower || next.timestamp > upper {
         return Ok(Err(BlockFault::Timestamp { found: next.timestamp, lower, upper }));
     }
-    if let Err(fault) = check_transactions(params, &transactions) {
+    if let Err(fault) = check_transactions(params, &transactions, ruled) {
         return Ok(Err(fault));
     }
     let payload = Payload {
@@ -280,17 +282,24 @@ pub(super) fn forced_message(
     if message.transactions.iter().all(covers) { Ok(message) } else { Err(Ignored::ForcedGas) }
 }
 
-/// Checks that a block can hold what it lists before any of it runs.
-fn check_transactions(params: &Params, transactions: &[PayloadTx]) -> Result<(), BlockFault> {
+/// Checks that a block can hold what it lists before any of it runs. The first `ruled` transactions are
+/// those that the rules put there: they count with all the gas that they may use, so that nothing that a
+/// sequencer lists beside them takes their room.
+fn check_transactions(
+    params: &Params,
+    transactions: &[PayloadTx],
+    ruled: usize,
+) -> Result<(), BlockFault> {
     let limit = params.block_gas_limit;
     let mut found = params.block_overhead_gas;
     for (index, tx) in transactions.iter().enumerate() {
         let gas = match tx {
-            PayloadTx::System(deposit) => intrinsic_gas(&deposit.encoded_2718()),
-            PayloadTx::User(raw) if decode_tx(raw).is_none() => {
-                return Err(BlockFault::Transaction { index });
-            }
-            PayloadTx::User(raw) => intrinsic_gas(raw),
+            PayloadTx::System(deposit) => deposit.gas_limit,
+            PayloadTx::User(raw) => match decode_tx(raw) {
+                Some(tx) if index < ruled => tx.gas_limit(),
+                Some(_) => intrinsic_gas(raw),
+                None => return Err(BlockFault::Transaction { index }),
+            },
         };
         found = found.saturating_add(gas);
     }

@@ -216,6 +216,21 @@ fn forced_transactions_come_with_the_block_that_completes_the_deposits() {
 }
 
 #[test]
+fn what_the_sequencer_lists_does_not_take_the_room_of_forced_transactions() {
+    let mut world = world();
+    let forced = world.force(&[200_000], true);
+    mine(&mut world, vec![forced]);
+    // Their intrinsic gas alone fits the block with that of the forced one, which declares more.
+    let room = world.params.block_gas_limit
+        - world.params.block_overhead_gas
+        - world.params.attributes_gas;
+    let many = |gas: u64| (0..gas / 21_000).map(|nonce| user_tx(nonce, 21_000, 0)).collect();
+    let full = world.build(true, None, many(room - 100_000));
+    assert!(matches!(full, Err(BlockFault::IntrinsicGas { .. })));
+    world.build(true, None, many(room - 200_000)).unwrap();
+}
+
+#[test]
 fn forced_messages_queue_in_order_when_an_epoch_is_full() {
     let mut world = world();
     // 250,000 declared gas fit an epoch: the third message waits, and the fourth behind it.
