@@ -36,6 +36,16 @@ pub enum FollowError {
         /// What the node has there; none when its chain is shorter.
         found: String,
     },
+    /// Bitcoin's best chain ends below what this node knows to be final: the Bitcoin node lost blocks
+    /// that it will get again, as after a crash.
+    #[error(
+        "this Bitcoin node has no block at height {} yet, which is final here; it has to catch up first",
+        height.0
+    )]
+    Behind {
+        /// The lowest height that cannot be given up.
+        height: L1Height,
+    },
     /// A worker thread panicked.
     #[error("the engine's thread failed: {0}")]
     Thread(#[from] tokio::task::JoinError),
@@ -47,6 +57,7 @@ impl FollowError {
             Self::Bitcoin(error) => {
                 error.is_temporary() || matches!(error, L1Error::BlockNotFound { .. })
             }
+            Self::Behind { .. } => true,
             Self::Engine(_) | Self::OtherStart { .. } | Self::Thread(_) => false,
         }
     }
@@ -93,8 +104,13 @@ pub async fn follow_step(
                 });
             }
             let engine = engine.clone();
-            tokio::task::spawn_blocking(move || engine.disconnect_l1()).await??;
-            Ok(Followed::Disconnected(tip))
+            match tokio::task::spawn_blocking(move || engine.disconnect_l1()).await? {
+                // A chain that only ends early contradicts nothing.
+                Err(EngineError::PastFinality { .. }) if found.is_none() => {
+                    Err(FollowError::Behind { height: tip.height })
+                }
+                outcome => outcome.map(|_| Followed::Disconnected(tip)).map_err(Into::into),
+            }
         }
     }
 }
@@ -302,6 +318,22 @@ mod tests {
         }
         stop.cancel();
         task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bitcoin_node_that_lost_final_blocks_is_waited_for() {
+        let mut world = World::new();
+        // Long enough that derivation itself made blocks and some of them are final.
+        (0..30).for_each(|_| world.extend());
+        let bitcoin = Chain::new(world.params.l1_start);
+        bitcoin.set(&world.chain);
+        let tip = follow_to_tip(&*bitcoin, &world.engine).await.unwrap();
+        assert!(world.engine.heads().finalized.number.0 > 0);
+        bitcoin.set(&world.chain[..5]);
+        let error = follow_to_tip(&*bitcoin, &world.engine).await.unwrap_err();
+        assert!(matches!(error, FollowError::Behind { .. }) && error.is_temporary(), "{error}");
+        bitcoin.set(&world.chain);
+        assert_eq!(follow_to_tip(&*bitcoin, &world.engine).await.unwrap(), tip);
     }
 
     #[tokio::test(flavor = "multi_thread")]

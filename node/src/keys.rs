@@ -22,7 +22,7 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read.
-    #[error("cannot read the key file {path}: {source}")]
+    #[error("cannot read the key file {path}")]
     Read {
         /// The file.
         path: String,
@@ -30,7 +30,7 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// The file cannot be written.
-    #[error("cannot write the key file {path}: {source}")]
+    #[error("cannot write the key file {path}")]
     Write {
         /// The file.
         path: String,
