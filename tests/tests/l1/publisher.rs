@@ -1,0 +1,278 @@
+//! The publisher: what it put on disk reaches Bitcoin, once and in order, whatever becomes of it on the way.
+
+use crate::{
+    Result,
+    chain::{Chain, Node, nobody, open_publisher, open_wallet, output, vb},
+};
+use alloy_primitives::B256;
+use bitcoin::{
+    Amount, Transaction, TxOut,
+    key::{Keypair, Secp256k1},
+};
+use kedge::{
+    l1::{Broadcast, MemoryRecords},
+    publisher::{FeePolicy, Part, PublicationStatus},
+    wallet::{Wallet, WalletKeys},
+};
+use kedge_bridge::envelope::{Kind, envelopes, sign_batch, split};
+use kedge_genesis::{BitcoinNetwork, L1Height, Network, params::dev_secrets};
+use std::sync::Arc;
+
+on_both! {
+    a_batch_is_published_and_survives_a_reorg
+    chunks_arrive_in_order
+    a_large_batch_follows_another
+    an_assertions_bond_is_at_the_index_of_its_input
+    nothing_is_forgotten_when_the_publisher_restarts
+    a_commit_whose_coin_was_taken_back_is_made_anew
+    a_reveal_that_no_block_takes_is_replaced
+}
+
+/// A signed batch whose body has so many bytes.
+fn batch(index: u64, len: usize) -> Result<Vec<Part>> {
+    let params = Network::Regtest.params();
+    let body: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).unwrap_or_default()).collect();
+    let mut parts = split(Kind::Batch, params.chain_id, index, B256::ZERO, &body, params)?;
+    let key = Keypair::from_seckey_slice(&Secp256k1::new(), &dev_secrets::SEQUENCER)?;
+    sign_batch(&mut parts, &key);
+    Ok(parts.into_iter().map(Part::from).collect())
+}
+
+fn confirmed(status: Option<PublicationStatus>) -> Option<L1Height> {
+    status.and_then(|status| status.confirmed())
+}
+
+async fn a_batch_is_published_and_survives_a_reorg(chain: Chain) -> Result {
+    let (wallet, publisher) = chain.publisher(2, FeePolicy::default()).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 3_000)?).await?;
+    let status = publisher.status(id).await.expect("published");
+    assert_eq!(status.problem, None);
+    assert!(status.commit.is_some() && status.reveals[0].txid.is_some());
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    let at = confirmed(publisher.status(id).await).expect("in the block");
+    assert_eq!(at, wallet.tip());
+    assert_eq!(chain.published().await?.len(), 1);
+
+    chain.reorg(1, &nobody()).await?;
+    assert_eq!(chain.published().await?.len(), 0);
+    publisher.tick().await?;
+    assert_eq!(confirmed(publisher.status(id).await), None);
+    chain.mine(3, &nobody()).await?;
+    publisher.tick().await?;
+    assert_eq!(chain.published().await?.len(), 1);
+    assert!(publisher.status(id).await.expect("published").is_final);
+    assert!(publisher.pending().await.is_empty());
+    Ok(())
+}
+
+async fn chunks_arrive_in_order(chain: Chain) -> Result {
+    let (_, publisher) = chain.publisher(2, FeePolicy::default()).await?;
+    let parts = batch(0, 3 * 390_000 - 1_000)?;
+    assert_eq!(parts.len(), 3);
+    let id = publisher.publish(Kind::Batch, parts).await?;
+    // Three reveals of almost 100 kvB wait for their commit.
+    assert_eq!(publisher.status(id).await.expect("published").reveals[0].txid, None);
+    for _ in 0..3 {
+        chain.mine(1, &nobody()).await?;
+        publisher.tick().await?;
+    }
+    let found: Vec<u16> = chain.published().await?.iter().map(|header| header.chunk).collect();
+    assert_eq!(found, [0, 1, 2]);
+    assert!(confirmed(publisher.status(id).await).is_some());
+    Ok(())
+}
+
+async fn a_large_batch_follows_another(chain: Chain) -> Result {
+    let (_, publisher) = chain.publisher(1, FeePolicy::default()).await?;
+    let first = publisher.publish(Kind::Batch, batch(0, 380_000)?).await?;
+    let second = publisher.publish(Kind::Batch, batch(1, 380_000)?).await?;
+    for _ in 0..4 {
+        chain.mine(1, &nobody()).await?;
+        publisher.tick().await?;
+    }
+    let (first, second) = (publisher.status(first).await, publisher.status(second).await);
+    assert!(confirmed(first).is_some() && confirmed(second).is_some());
+    let found: Vec<u64> = chain.published().await?.iter().map(|header| header.index).collect();
+    assert_eq!(found, [0, 1]);
+    Ok(())
+}
+
+async fn an_assertions_bond_is_at_the_index_of_its_input(chain: Chain) -> Result {
+    let (_, publisher) = chain.publisher(1, FeePolicy::default()).await?;
+    let params = Network::Regtest.params();
+    let mut parts = split(Kind::Assertion, params.chain_id, 0, B256::ZERO, b"claims", params)?;
+    let (header, body) = parts.remove(0);
+    let bond = output(params.proposer_bond.0);
+    let part = Part { header, body, output: Some(bond.clone()) };
+    publisher.publish(Kind::Assertion, vec![part]).await?;
+    chain.mine(1, &nobody()).await?;
+    let tip = chain.bitcoin.chain_info().await?.best;
+    let block = chain.bitcoin.block(&tip).await?;
+    let reveal: &Transaction =
+        block.txdata.iter().find(|tx| !envelopes(tx).is_empty()).expect("the reveal is in it");
+    assert_eq!(envelopes(reveal)[0].0, 0);
+    assert_eq!(reveal.output[0], bond);
+    Ok(())
+}
+
+async fn nothing_is_forgotten_when_the_publisher_restarts(chain: Chain) -> Result {
+    let (records, wallet) = chain.wallet(1).await?;
+    let publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    let id = publisher.publish(Kind::Batch, batch(0, 500)?).await?;
+    let before = publisher.status(id).await;
+    drop((publisher, wallet));
+    let wallet = open_wallet(&records)?;
+    let publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    assert_eq!(publisher.status(id).await, before);
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    assert_eq!(publisher.publish(Kind::Batch, batch(1, 500)?).await?.0, id.0 + 1);
+    Ok(())
+}
+
+async fn a_commit_whose_coin_was_taken_back_is_made_anew(chain: Chain) -> Result {
+    let bitcoin = &*chain.bitcoin;
+    let (_, payer) = chain.wallet(1).await?;
+    let records = Arc::new(MemoryRecords::default());
+    let keys = WalletKeys::from_seed(BitcoinNetwork::Regtest, &[8; 32]).expect("a good seed");
+    let network = BitcoinNetwork::Regtest;
+    let wallet = Arc::new(Wallet::open(records.clone(), "w", &keys, network, L1Height(0))?);
+    let coin = |value| -> Result<TxOut> {
+        let script_pubkey = wallet.address()?.script_pubkey();
+        Ok(TxOut { value: Amount::from_sat(value), script_pubkey })
+    };
+    let publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    let first = payer.send(bitcoin, &[coin(1_000_000)?], vb(2)).await?;
+    chain.mine(1, &nobody()).await?;
+    wallet.sync(bitcoin).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 1_000)?).await?;
+    let old = publisher.status(id).await.and_then(|status| status.commit).expect("paid");
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+
+    // The payment, the commit and the reveal are orphaned, and the payer pays another way instead.
+    chain.reorg(2, &nobody()).await?;
+    payer.sync(bitcoin).await?;
+    let instead = payer.bump(first.compute_txid(), vb(50))?;
+    let mut other = instead.clone();
+    other.output.retain(|output| output.value != Amount::from_sat(1_000_000));
+    let prevouts: Vec<TxOut> = vec![TxOut {
+        value: Amount::from_btc(50.0)?,
+        script_pubkey: payer.address_at(0).script_pubkey(),
+    }];
+    payer.forget(instead.compute_txid())?;
+    payer.forget(first.compute_txid())?;
+    payer.sign_inputs(&mut other, &prevouts)?;
+    assert_eq!(bitcoin.broadcast(&other).await?, Broadcast::Accepted);
+    payer.insert(other, Vec::new())?;
+    chain.mine(1, &nobody()).await?;
+    payer.sync(bitcoin).await?;
+    payer.send(bitcoin, &[coin(2_000_000)?], vb(2)).await?;
+    chain.mine(1, &nobody()).await?;
+    for _ in 0..2 {
+        publisher.tick().await?;
+        chain.mine(1, &nobody()).await?;
+    }
+    publisher.tick().await?;
+    let status = publisher.status(id).await.expect("published");
+    assert!(status.confirmed().is_some(), "{status:?}");
+    assert_ne!(status.commit, Some(old));
+    assert_eq!(chain.published().await?.len(), 1);
+    Ok(())
+}
+
+async fn a_reveal_that_no_block_takes_is_replaced(chain: Chain) -> Result {
+    let fees = FeePolicy { bump_after: 1, ..FeePolicy::default() };
+    let (_, publisher) = chain.publisher(2, fees).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 3_000)?).await?;
+    let mut seen = Vec::new();
+    for round in 1..=4 {
+        let status = publisher.status(id).await.expect("published");
+        assert_eq!((status.problem, status.reveals[0].versions), (None, round));
+        let reveal = status.reveals[0].txid.expect("signed");
+        assert!(chain.bitcoin.in_mempool(&reveal).await?);
+        seen.push(reveal);
+        chain.reorg(0, &nobody()).await?;
+        publisher.tick().await?;
+    }
+    for old in seen {
+        assert!(!chain.bitcoin.in_mempool(&old).await?);
+    }
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reveal_that_waits_is_replaced_by_one_that_pays_more_up_to_the_ceiling() -> Result {
+    let chain = Chain::embedded()?;
+    let Node::Embedded(embedded, _) = &chain.node else { unreachable!() };
+    let fees = FeePolicy { ceiling: vb(50), bump_after: 1, ..FeePolicy::default() };
+    let (_, publisher) = chain.publisher(3, fees).await?;
+    embedded.set_fee_rate(None);
+    let id = publisher.publish(Kind::Batch, batch(0, 3_000)?).await?;
+    let mut paid = Vec::new();
+    for round in 0..6_u32 {
+        let status = publisher.status(id).await.expect("published");
+        assert_eq!(status.problem, None);
+        paid.push(status.reveals[0].fee.expect("signed"));
+        embedded.set_fee_rate(Some(vb(20 * (round + 1))));
+        // A block that took nothing from the mempool.
+        let tip = embedded.tip().1;
+        embedded.mine_on(tip, 1, &nobody().script_pubkey())?;
+        publisher.tick().await?;
+    }
+    assert!(paid.windows(2).all(|pair| pair[0] <= pair[1]) && paid[0] < paid[2], "{paid:?}");
+    let vsize = 3_000 / 4 + 400;
+    assert!(paid.last().expect("some").to_sat() < 50 * 2 * vsize, "{paid:?}");
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_mempool_lost_is_broadcast_again() -> Result {
+    let chain = Chain::embedded()?;
+    let Node::Embedded(embedded, _) = &chain.node else { unreachable!() };
+    let (_, publisher) = chain.publisher(1, FeePolicy::default()).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 3_000)?).await?;
+    let commit = publisher.status(id).await.and_then(|status| status.commit).expect("paid");
+    embedded.evict(&commit);
+    assert!(embedded.pool_txids().is_empty());
+    publisher.tick().await?;
+    assert_eq!(embedded.pool_txids().len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_reorg_orphaned_comes_back_in_order() -> Result {
+    let chain = Chain::embedded()?;
+    let (wallet, publisher) = chain.publisher(3, FeePolicy::default()).await?;
+    let address = wallet.address()?;
+    let all = wallet.balance().confirmed - Amount::from_sat(10_000);
+    let one = TxOut { value: all, script_pubkey: address.script_pubkey() };
+    wallet.send(&*chain.bitcoin, &[one], vb(1)).await?;
+    chain.mine(1, &nobody()).await?;
+    wallet.sync(&*chain.bitcoin).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 1_000)?).await?;
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    // The payment that made the only coin, the commit and the reveal are orphaned and lost.
+    chain.reorg(2, &nobody()).await?;
+    let Node::Embedded(embedded, _) = &chain.node else { unreachable!() };
+    for txid in embedded.pool_txids() {
+        embedded.evict(&txid);
+    }
+    publisher.tick().await?;
+    assert_eq!(embedded.pool_txids().len(), 3);
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    Ok(())
+}
