@@ -151,7 +151,7 @@ async fn what_the_bridge_cannot_do_is_refused() -> Result<()> {
         ("withdraw", main_net, "1btc", main_net),
         ("withdraw", &dev.ready.vault, "1btc", "vault"),
         ("withdraw", &user, "10000sat", "smallest"),
-        ("withdraw", &user, "1000btc", "balance"),
+        ("withdraw", &user, "1000btc", "insufficient funds"),
         ("deposit", ZERO, "9999sat", "smallest"),
         ("deposit", ZERO, "1000000btc", "wallet"),
     ] {
