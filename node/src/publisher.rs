@@ -213,19 +213,6 @@ impl Publisher {
         open.values().filter(|of| of.done.is_none()).map(Publication::status).collect()
     }
 
-    /// Stops seeing to a publication whose content has become pointless. What was broadcast stays.
-    ///
-    /// # Errors
-    /// When the storage fails.
-    pub async fn abandon(&self, id: PublicationId) -> Result<(), PublishError> {
-        let mut open = self.open.lock().await;
-        if let Some(publication) = open.get_mut(&id) {
-            publication.abandon();
-            self.store(publication)?;
-        }
-        Ok(())
-    }
-
     /// The public key that the envelopes name.
     pub fn key(&self) -> XOnlyPublicKey {
         self.key.x_only_public_key().0

@@ -149,7 +149,6 @@ pub enum TxPlace {
 /// node.
 pub struct Wallet {
     name: String,
-    network: BitcoinNetwork,
     birthday: L1Height,
     records: Arc<dyn Records>,
     inner: Mutex<Inner>,
@@ -228,7 +227,6 @@ impl Wallet {
             .unwrap_or_default();
         let wallet = Self {
             name: name.into(),
-            network,
             birthday,
             records,
             inner: Mutex::new(Inner { bdk, next, seen }),
@@ -252,11 +250,6 @@ impl Wallet {
             inner.next += 1;
         }
         Ok(())
-    }
-
-    /// The Bitcoin network.
-    pub const fn network(&self) -> BitcoinNetwork {
-        self.network
     }
 
     /// An address to pay to; the same one until it was paid.
@@ -296,12 +289,6 @@ impl Wallet {
             untrusted: balance.untrusted_pending,
             immature: balance.immature,
         }
-    }
-
-    /// Its spendable outputs, with what they hold.
-    pub fn unspent(&self) -> Vec<(OutPoint, TxOut)> {
-        let inner = self.inner.lock();
-        inner.bdk.list_unspent().map(|output| (output.outpoint, output.txout)).collect()
     }
 
     /// A transaction that pays these outputs first and in this order, its change after them. It is

@@ -1,7 +1,7 @@
 //! EVMs with the chain's rules and precompiles, for execution and for calls that are not part of the
 //! chain (`eth_call`, `eth_estimateGas`, tracing).
 
-use crate::{EvmConfig, Header, exec::header::next_base_fee, precompile};
+use crate::{EvmConfig, Header, precompile};
 use alloy_evm::EvmEnv;
 use alloy_op_evm::{OpEvm, OpEvmContext, OpTx};
 use alloy_primitives::{Address, B256, U256};
@@ -40,18 +40,6 @@ impl EvmConfig {
             prev_randao: header.mix_hash,
             gas_limit: header.gas_limit,
             base_fee: header.base_fee_per_gas.unwrap_or_default(),
-        })
-    }
-
-    /// The environment of a block on top of `parent` at `timestamp` that keeps its parent's origin.
-    pub fn next_env(&self, parent: &Header, timestamp: u64) -> EvmEnv<OpSpecId> {
-        self.env_of(BlockFields {
-            number: parent.number.saturating_add(1),
-            timestamp,
-            beneficiary: self.beneficiary,
-            prev_randao: parent.mix_hash,
-            gas_limit: self.gas_limit,
-            base_fee: next_base_fee(parent).unwrap_or_default(),
         })
     }
 
@@ -153,7 +141,7 @@ impl EvmConfig {
 
 /// Switches off the checks that only a signed, paid transaction has to pass. See
 /// [`EvmConfig::call_env`].
-pub fn relaxed(mut env: EvmEnv<OpSpecId>) -> EvmEnv<OpSpecId> {
+fn relaxed(mut env: EvmEnv<OpSpecId>) -> EvmEnv<OpSpecId> {
     let cfg = &mut env.cfg_env;
     cfg.disable_nonce_check = true;
     cfg.disable_eip3607 = true;

@@ -74,15 +74,6 @@ impl Publication {
         self.commits.last()
     }
 
-    /// Needs nothing any more, published or not.
-    pub(super) fn abandon(&mut self) {
-        let confirmed = self.groups.iter().filter_map(|group| group.confirmed).map(|at| at.1).max();
-        let made = self.commits.iter().map(|commit| commit.at).max();
-        self.done = Some(confirmed.or(made).unwrap_or_default());
-        self.problem = None;
-        self.finish();
-    }
-
     /// Drops the bodies.
     pub(super) fn finish(&mut self) {
         self.commits.clear();

@@ -401,14 +401,6 @@ impl L1Lookup for Store {
 }
 
 impl Reader<'_> {
-    /// Deposits of the L1 blocks from `height` on, in block order, at most `count`.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn deposits_from(&self, height: L1Height, count: usize) -> Result<Vec<DepositRow>> {
-        decode_all(Table::Deposits, self.from(Table::Deposits, &height_key(height)).take(count))
-    }
-
     /// The latest deposits, newest first, at most `count`.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::{
 };
 use alloc::{string::String, vec::Vec};
 use alloy_primitives::{Address, B256, keccak256};
-use kedge_genesis::L2Number;
+use kedge_genesis::{L2Number, tags::OUTPUT_ROOT_VERSION};
 
 pub use header::BlockAttributes;
 pub use run::{execute_block, intrinsic_gas};
@@ -107,10 +107,11 @@ pub enum ExecuteError<E> {
     Evm(String),
 }
 
-/// Output root, version 0 of the OP Stack: keccak-256 of 32 zero bytes, state root, storage root of the
+/// Output root, version 0 of the OP Stack: keccak-256 of the version, state root, storage root of the
 /// `L2ToL1MessagePasser` (a header's `withdrawals_root`) and block hash.
 pub fn output_root(state_root: B256, message_passer_storage_root: B256, block_hash: B256) -> B256 {
-    keccak256([[0; 32], state_root.0, message_passer_storage_root.0, block_hash.0].as_flattened())
+    let parts = [OUTPUT_ROOT_VERSION, state_root, message_passer_storage_root, block_hash];
+    keccak256(parts.map(|part| part.0).as_flattened())
 }
 
 /// Executes `payload` on the state after `parent`, whose hash is `parent_hash`.
