@@ -4,8 +4,6 @@
 //! never reach a log or an error.
 
 use bitcoin::{
-    Network as BitcoinNetwork,
-    bip32::Xpriv,
     hashes::{Hash, sha256},
     key::{Keypair, Secp256k1},
     secp256k1::SecretKey,
@@ -142,12 +140,6 @@ pub fn write_new(path: &Path, key: &SecretKey) -> Result<(), KeyError> {
 /// The key pair of a secret.
 pub fn keypair(secret: &SecretKey) -> Keypair {
     Keypair::from_secret_key(&Secp256k1::new(), secret)
-}
-
-/// The root of a wallet's descriptors: the secret is the seed of a BIP-32 tree.
-pub fn wallet_root(secret: &SecretKey, network: BitcoinNetwork) -> Xpriv {
-    Xpriv::new_master(network, &secret.secret_bytes())
-        .expect("HMAC of a 32-byte seed is a valid key but for a chance of 2^-127")
 }
 
 #[cfg(test)]

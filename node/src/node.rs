@@ -3,7 +3,7 @@
 use crate::{
     batcher::Batcher,
     engine::{Engine, EngineOptions, open_store},
-    follow,
+    follow, keys,
     l1::{self, Bitcoin, Records},
     mempool::{Mempool, MempoolConfig},
     mempool_link,
@@ -14,7 +14,7 @@ use crate::{
     wallet::{Wallet, WalletKeys},
 };
 use anyhow::{Context, bail};
-use bitcoin::key::Keypair;
+use bitcoin::{key::Keypair, secp256k1::SecretKey};
 use jsonrpsee::RpcModule;
 use kedge_genesis::Params;
 use std::{
@@ -32,6 +32,16 @@ pub struct OperatorKeys {
     pub publisher: Keypair,
     /// The wallet.
     pub wallet: WalletKeys,
+}
+
+impl OperatorKeys {
+    /// Both from one secret.
+    pub fn from_secret(params: &Params, secret: &SecretKey) -> Self {
+        Self {
+            publisher: keys::keypair(secret),
+            wallet: WalletKeys::from_seed(params.bitcoin, &secret.secret_bytes()),
+        }
+    }
 }
 
 /// What a node is to be.

@@ -99,15 +99,11 @@ impl std::fmt::Debug for WalletKeys {
 }
 
 impl WalletKeys {
-    /// BIP-86 descriptors of the BIP-32 master key that `seed` makes: `tr(xprv/86'/coin'/0'/0/*)` and
-    /// `…/1/*`. None when the seed makes no key, which does not happen.
-    pub fn from_seed(network: BitcoinNetwork, seed: &[u8]) -> Option<Self> {
-        let key = Xpriv::new_master(rust_network(network), seed).ok()?;
-        Some(Self::from_xprv(network, &key))
-    }
-
-    /// BIP-86 descriptors of a BIP-32 master key.
-    pub fn from_xprv(network: BitcoinNetwork, key: &Xpriv) -> Self {
+    /// BIP-86 descriptors of the BIP-32 master key whose seed is `seed`: `tr(xprv/86'/coin'/0'/0/*)` and
+    /// `…/1/*`.
+    pub fn from_seed(network: BitcoinNetwork, seed: &[u8; 32]) -> Self {
+        let key = Xpriv::new_master(rust_network(network), seed)
+            .expect("HMAC of a 32-byte seed is a valid key but for a chance of 2^-127");
         let coin = u8::from(network != BitcoinNetwork::Main);
         let branch = |change: u8| format!("tr({key}/86'/{coin}'/0'/{change}/*)");
         Self { external: branch(0), internal: branch(1) }

@@ -188,10 +188,7 @@ async fn pay_deposit(args: &DepositArgs, status: &SyncStatus) -> anyhow::Result<
     l1::check_ready(&bitcoin, params.bitcoin, params.l1_start.height).await?;
     let secret =
         keys::load(args.wallet_key_file.as_deref(), network, Role::Wallet, "--wallet-key-file")?;
-    let keys = WalletKeys::from_xprv(
-        params.bitcoin,
-        &keys::wallet_root(&secret, rust_network(params.bitcoin)),
-    );
+    let keys = WalletKeys::from_seed(params.bitcoin, &secret.secret_bytes());
     let records = Arc::new(MemoryRecords::default());
     let wallet = Wallet::open(records, "deposit", &keys, params.bitcoin, params.l1_start.height)?;
     wallet.sync(&bitcoin).await?;

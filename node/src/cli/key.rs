@@ -3,7 +3,6 @@
 use super::DevKey;
 use crate::{
     keys::{self, Role},
-    l1::rust_network,
     wallet::WalletKeys,
 };
 use alloy_primitives::B256;
@@ -36,8 +35,7 @@ pub(super) fn show(
     let x_only = keys::keypair(&secret).x_only_public_key().0;
     let l2 = PrivateKeySigner::from_bytes(&B256::new(secret.secret_bytes()))?.address();
     let bitcoin = network.params().bitcoin;
-    let root = keys::wallet_root(&secret, rust_network(bitcoin));
-    let wallet = WalletKeys::from_xprv(bitcoin, &root).first_address(bitcoin)?;
+    let wallet = WalletKeys::from_seed(bitcoin, &secret.secret_bytes()).first_address(bitcoin)?;
     if as_json {
         let shown = json!({ "publicKey": x_only.to_string(), "l2Address": l2, "walletAddress": wallet.to_string() });
         println!("{shown}");

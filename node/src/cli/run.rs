@@ -10,7 +10,6 @@ use crate::{
     rpc::RpcConfig,
     sequencer::SequencerConfig,
     signer::{Peer, Signer, SigningApiServer, SigningService},
-    wallet::WalletKeys,
 };
 use anyhow::{Context, bail};
 use jsonrpsee::{RpcModule, server::Server};
@@ -189,11 +188,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     let operator = if args.sequencer || args.proposer {
         let file = args.wallet_key_file.as_deref();
         let secret = keys::load(file, args.network, Role::Operator, "--wallet-key-file")?;
-        let root = keys::wallet_root(&secret, rust_network(params.bitcoin));
-        Some(OperatorKeys {
-            publisher: keys::keypair(&secret),
-            wallet: WalletKeys::from_xprv(params.bitcoin, &root),
-        })
+        Some(OperatorKeys::from_secret(params, &secret))
     } else {
         None
     };

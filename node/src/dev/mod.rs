@@ -89,12 +89,13 @@ impl Dev {
         let rpc_listener = listen(options.rpc_port, "--rpc-port").await?;
         let l1_rpc = l1_listener.local_addr()?;
 
-        let operator = wallet_keys(params, &secret(Role::Operator)?);
-        let wallet_keys = wallet_keys(params, &secret(Role::Wallet)?);
+        let operator = OperatorKeys::from_secret(params, &secret(Role::Operator)?);
+        let wallet_keys =
+            WalletKeys::from_seed(params.bitcoin, &secret(Role::Wallet)?.secret_bytes());
         let chain = open_bitcoin(&options.datadir.join("bitcoin")).await?;
         if chain.tip().0 == L1Height(0) {
             let (first, second) = (
-                operator.first_address(params.bitcoin)?,
+                operator.wallet.first_address(params.bitcoin)?,
                 wallet_keys.first_address(params.bitcoin)?,
             );
             let chain = chain.clone();
@@ -114,10 +115,7 @@ impl Dev {
                 engine: options.engine,
                 sequencer: Some((sequencer, SequencerConfig { origin_depth: 0 })),
                 proposer: Some(ASSERTION_INTERVAL),
-                operator: Some(OperatorKeys {
-                    publisher: keys::keypair(&secret(Role::Operator)?),
-                    wallet: operator,
-                }),
+                operator: Some(operator),
                 sequencer_rpc: None,
             },
             stop.clone(),
@@ -198,11 +196,6 @@ async fn listen(port: u16, flag: &str) -> anyhow::Result<TcpListener> {
 
 fn secret(role: Role) -> anyhow::Result<SecretKey> {
     role.dev_secret().context("dev's keys are public")
-}
-
-fn wallet_keys(params: &Params, secret: &SecretKey) -> WalletKeys {
-    let root = keys::wallet_root(secret, rust_network(params.bitcoin));
-    WalletKeys::from_xprv(params.bitcoin, &root)
 }
 
 async fn open_bitcoin(path: &Path) -> anyhow::Result<Arc<Embedded>> {

@@ -106,7 +106,7 @@ impl Chain {
 }
 
 pub(crate) fn open_wallet(records: &Arc<MemoryRecords>) -> Result<Arc<Wallet>> {
-    let keys = WalletKeys::from_seed(BitcoinNetwork::Regtest, &[7; 32]).expect("a good seed");
+    let keys = WalletKeys::from_seed(BitcoinNetwork::Regtest, &[7; 32]);
     let network = BitcoinNetwork::Regtest;
     Ok(Arc::new(Wallet::open(records.clone(), "operator", &keys, network, L1Height(0))?))
 }

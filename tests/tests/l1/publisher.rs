@@ -136,7 +136,7 @@ async fn a_commit_whose_coin_was_taken_back_is_made_anew(chain: Chain) -> Result
     let bitcoin = &*chain.bitcoin;
     let (_, payer) = chain.wallet(1).await?;
     let records = Arc::new(MemoryRecords::default());
-    let keys = WalletKeys::from_seed(BitcoinNetwork::Regtest, &[8; 32]).expect("a good seed");
+    let keys = WalletKeys::from_seed(BitcoinNetwork::Regtest, &[8; 32]);
     let network = BitcoinNetwork::Regtest;
     let wallet = Arc::new(Wallet::open(records.clone(), "w", &keys, network, L1Height(0))?);
     let coin = |value| -> Result<TxOut> {
