@@ -5,7 +5,7 @@ use crate::{
     accounts,
     dev::DevApiClient,
     keys::{self, Role},
-    l1::{self, Auth, Bitcoin as _, MemoryRecords, RpcClient, rust_network},
+    l1::{self, Bitcoin as _, MemoryRecords, RpcClient, rust_network},
     rpc::{
         KedgeApiClient,
         types::{
@@ -179,12 +179,8 @@ async fn pay_deposit(args: &DepositArgs, status: &SyncStatus) -> anyhow::Result<
         Network::from_name(&status.network).context("the node is of an unknown network")?;
     let params = network.params();
     let vault = vault_script(params).context("the network has no vault")?;
-    let auth = Auth::from_files(
-        args.l1_cookie_file.as_deref(),
-        args.l1_user.as_deref(),
-        args.l1_password_file.as_deref(),
-    )?;
-    let bitcoin = RpcClient::new(args.l1_rpc.as_deref().unwrap_or_default(), auth)?;
+    let url = args.l1_rpc.as_deref().unwrap_or_default();
+    let bitcoin = RpcClient::new(url, args.credentials.auth()?)?;
     l1::check_ready(&bitcoin, params.bitcoin, params.l1_start.height).await?;
     let secret =
         keys::load(args.wallet_key_file.as_deref(), network, Role::Wallet, "--wallet-key-file")?;

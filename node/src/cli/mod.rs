@@ -5,6 +5,7 @@ mod client;
 mod key;
 mod run;
 
+use crate::l1::{Auth, L1Error};
 use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kedge_genesis::{Network, Sats};
@@ -80,8 +81,15 @@ struct L1Args {
     /// Bitcoin Core's RPC endpoint
     #[arg(long, value_name = "URL")]
     l1_rpc: String,
+    #[command(flatten)]
+    credentials: L1Credentials,
+}
+
+/// What Bitcoin Core's RPC asks for.
+#[derive(Args, Clone, Debug)]
+struct L1Credentials {
     /// Bitcoin Core's cookie file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["l1_user", "l1_password_file"])]
+    #[arg(long, value_name = "FILE", requires = "l1_rpc", conflicts_with_all = ["l1_user", "l1_password_file"])]
     l1_cookie_file: Option<PathBuf>,
     /// RPC user name
     #[arg(long, value_name = "USER", requires = "l1_password_file")]
@@ -89,6 +97,13 @@ struct L1Args {
     /// File that holds the RPC password
     #[arg(long, value_name = "FILE", requires = "l1_user")]
     l1_password_file: Option<PathBuf>,
+}
+
+impl L1Credentials {
+    fn auth(&self) -> Result<Auth, L1Error> {
+        let cookie = self.l1_cookie_file.as_deref();
+        Auth::from_files(cookie, self.l1_user.as_deref(), self.l1_password_file.as_deref())
+    }
 }
 
 #[derive(Args, Debug)]
@@ -186,15 +201,8 @@ struct DepositArgs {
     /// Pay through this Bitcoin node from the wallet of --wallet-key-file, not from the dev wallet
     #[arg(long, value_name = "URL")]
     l1_rpc: Option<String>,
-    /// Bitcoin Core's cookie file
-    #[arg(long, value_name = "FILE", requires = "l1_rpc")]
-    l1_cookie_file: Option<PathBuf>,
-    /// RPC user name
-    #[arg(long, value_name = "USER", requires = "l1_password_file")]
-    l1_user: Option<String>,
-    /// File that holds the RPC password
-    #[arg(long, value_name = "FILE", requires = "l1_user")]
-    l1_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: L1Credentials,
     /// Key of the wallet that pays (on regtest: the public dev wallet)
     #[arg(long, value_name = "FILE", requires = "l1_rpc")]
     wallet_key_file: Option<PathBuf>,

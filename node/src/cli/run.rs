@@ -5,7 +5,7 @@ use crate::{
     dev::{Dev, DevOptions},
     engine::EngineOptions,
     keys::{self, Role},
-    l1::{Auth, Bitcoin, RpcClient, rust_network},
+    l1::{Bitcoin, RpcClient, rust_network},
     node::{Node, NodeConfig, OperatorKeys},
     rpc::RpcConfig,
     sequencer::SequencerConfig,
@@ -156,12 +156,7 @@ fn greet(dev: &Dev) {
 }
 
 fn connect(args: &L1Args) -> anyhow::Result<Arc<dyn Bitcoin>> {
-    let auth = Auth::from_files(
-        args.l1_cookie_file.as_deref(),
-        args.l1_user.as_deref(),
-        args.l1_password_file.as_deref(),
-    )?;
-    Ok(Arc::new(RpcClient::new(&args.l1_rpc, auth)?))
+    Ok(Arc::new(RpcClient::new(&args.l1_rpc, args.credentials.auth()?)?))
 }
 
 /// How deep an L1 block must be to become an origin, by policy: on chains that are mined by hand, at once.
