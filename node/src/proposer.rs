@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Between looks at what was broadcast, when no block comes.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// L1 blocks between assertions while no withdrawal waits, unless told otherwise.
+pub const DEFAULT_INTERVAL: u32 = 6;
 /// Keys of bonds that are still to return, in the table of the roles.
 const BONDS: &[u8] = b"bond/";
 

@@ -5,7 +5,10 @@ mod client;
 mod key;
 mod run;
 
-use crate::l1::{Auth, L1Error};
+use crate::{
+    l1::{Auth, L1Error},
+    proposer::DEFAULT_INTERVAL,
+};
 use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kedge_genesis::{Network, Sats};
@@ -138,7 +141,7 @@ struct NodeArgs {
     #[arg(long, value_name = "FILE")]
     wallet_key_file: Option<PathBuf>,
     /// Bitcoin blocks between assertions while no withdrawal waits
-    #[arg(long, value_name = "BLOCKS", default_value_t = 6, requires = "proposer")]
+    #[arg(long, value_name = "BLOCKS", default_value_t = DEFAULT_INTERVAL, requires = "proposer")]
     assertion_interval: u32,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use super::{DevArgs, L1Args, NodeArgs, SignerArgs, amount::show_btc};
 use crate::{
-    dev::{Dev, DevOptions},
+    dev::{Dev, DevOptions, FUNDS},
     engine::EngineOptions,
     keys::{self, Role},
     l1::{Bitcoin, RpcClient, rust_network},
@@ -14,7 +14,7 @@ use crate::{
 use anyhow::{Context, bail};
 use jsonrpsee::{RpcModule, server::Server};
 use kedge_bridge::vault::Vault;
-use kedge_genesis::{Network, Params, Sats};
+use kedge_genesis::{Network, Params};
 use serde_json::json;
 use std::{io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
@@ -134,7 +134,7 @@ fn greet(dev: &Dev) {
     println!("  chain id     {}", dev.params.chain_id);
     println!("  vault        {}", dev.vault);
     println!();
-    println!("Accounts, each funded by a deposit of {}:", show_btc(Sats(1_000_000_000)));
+    println!("Accounts, each funded by a deposit of {}:", show_btc(FUNDS));
     for account in &dev.accounts {
         println!("  {}  {}", account.address, account.private_key);
     }

@@ -10,6 +10,7 @@ use crate::{
     keys::{self, Role},
     l1::{Embedded, Records, facade, rust_network},
     node::{Node, NodeConfig, OperatorKeys},
+    proposer::DEFAULT_INTERVAL,
     rpc::{RpcConfig, ServerHandle},
     sequencer::SequencerConfig,
     signer::{Peer, Signer},
@@ -36,9 +37,7 @@ const OPERATOR_BLOCKS: u32 = 4;
 /// Blocks mined then to the dev wallet: a coinbase can be spent 100 blocks later.
 const WALLET_BLOCKS: u32 = 108;
 /// What each account gets at the start.
-const FUNDS: Sats = Sats(1_000_000_000);
-/// L1 blocks between assertions while no withdrawal waits.
-const ASSERTION_INTERVAL: u32 = 6;
+pub const FUNDS: Sats = Sats(1_000_000_000);
 /// How long mining waits for the rollup to react to the last block.
 const QUIET_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -114,7 +113,7 @@ impl Dev {
                 bitcoin: chain.clone(),
                 engine: options.engine,
                 sequencer: Some((sequencer, SequencerConfig { origin_depth: 0 })),
-                proposer: Some(ASSERTION_INTERVAL),
+                proposer: Some(DEFAULT_INTERVAL),
                 operator: Some(operator),
                 sequencer_rpc: None,
             },
