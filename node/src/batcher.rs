@@ -17,7 +17,7 @@ use kedge_bridge::{
     derive::{DeriveState, L2Cursor, next_payload},
     envelope::{Kind, sign_batch, split},
 };
-use kedge_genesis::{L2Number, Params};
+use kedge_genesis::{L1Height, L2Number, Params};
 use kedge_store::{L1Rows, L2Rows, Reader};
 use kedge_vm::PayloadTx;
 use std::{sync::Arc, time::Duration};
@@ -149,11 +149,10 @@ impl Batcher {
     /// is unposted than one batch carries.
     fn guard_admission(&self) -> anyhow::Result<()> {
         let reader = self.engine.store().reader();
-        let (safe, latest) = heads(&reader)?;
+        let Heads { tip, safe, latest } = heads(&reader)?;
         let mut reason = None;
         if latest > safe {
             let origin = cursor(&reader, safe.next())?.origin.height;
-            let tip = reader.l1_tip()?.context("no Bitcoin block was processed yet")?.height;
             if tip.since(origin) >= late(self.params) {
                 reason = Some(format!(
                     "the sequencer is behind with posting to Bitcoin: block {} waits since Bitcoin block {origin}",
@@ -178,10 +177,17 @@ pub const fn late(params: &Params) -> u32 {
     if quarter < 2 { 2 } else { quarter }
 }
 
-fn heads(reader: &Reader<'_>) -> anyhow::Result<(L2Number, L2Number)> {
-    let tip = reader.l1_tip()?.context("no Bitcoin block was processed yet")?;
+/// Where both chains stand at one moment.
+struct Heads {
+    tip: L1Height,
+    safe: L2Number,
+    latest: L2Number,
+}
+
+fn heads(reader: &Reader<'_>) -> anyhow::Result<Heads> {
+    let tip = reader.l1_tip()?.context("no Bitcoin block was processed yet")?.height;
     let latest = reader.latest()?.context("the store holds no block")?;
-    Ok((reader.safe_at(tip.height)?, latest))
+    Ok(Heads { tip, safe: reader.safe_at(tip)?, latest })
 }
 
 fn cursor(reader: &Reader<'_>, number: L2Number) -> anyhow::Result<L2Cursor> {
@@ -192,12 +198,11 @@ fn cursor(reader: &Reader<'_>, number: L2Number) -> anyhow::Result<L2Cursor> {
 /// The batch of the blocks above the safe head, none when there are none.
 fn make_batch(params: &Params, engine: &Engine) -> anyhow::Result<Option<(Batch, DeriveState)>> {
     let reader = engine.store().reader();
-    let (safe, latest) = heads(&reader)?;
+    let Heads { tip, safe, latest } = heads(&reader)?;
     if latest <= safe {
         return Ok(None);
     }
-    let tip = reader.l1_tip()?.context("no Bitcoin block was processed yet")?;
-    let state = reader.derive_state(tip.height)?.context("the derive state is missing")?;
+    let state = reader.derive_state(tip)?.context("the derive state is missing")?;
     let first = safe.next();
     let mut parent = state.cursor;
     let mut blocks = Vec::new();

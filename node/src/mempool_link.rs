@@ -90,7 +90,7 @@ impl Journal for StoreJournal {
 /// Tells the mempool of new and removed blocks until `stop`.
 ///
 /// # Errors
-/// None so far; the type is that of the node's tasks.
+/// When the engine is gone before `stop`.
 pub async fn follow(
     mut events: Receiver<EngineEvent>,
     engine: Arc<Engine>,
