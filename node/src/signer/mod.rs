@@ -29,10 +29,13 @@ use std::{cmp::Reverse, sync::Arc};
 
 /// Lowest fee rate that a signer signs: what Bitcoin Core has relayed by default, 1 sat/vB.
 const LEAST_RATE: FeeRate = FeeRate::BROADCAST_MIN;
-/// Highest fee rate that a signer signs, sat/vB.
+/// Highest fee rate that a signer signs whatever Bitcoin estimates, sat/vB.
 const MOST_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(2_000);
 /// Fee rate when Bitcoin has no estimate, sat/vB.
 const FALLBACK_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(2);
+/// How many times its own estimate a signer signs: room for estimates that differ and for replacements, but
+/// what the vault holds beyond what it owes cannot be burned as fees.
+const ESTIMATE_FACTOR: u64 = 4;
 /// Confirmation target of a payout, blocks.
 const TARGET_BLOCKS: u16 = 3;
 /// Blocks after which an unconfirmed payout is replaced by one with a higher fee rate.
@@ -101,9 +104,10 @@ impl Signer {
     ///
     /// # Errors
     /// Why it is not signed.
-    pub fn sign(&self, proposal: &Transaction) -> anyhow::Result<Share> {
+    pub async fn sign(&self, proposal: &Transaction) -> anyhow::Result<Share> {
+        let most = most_rate(self.estimate().await?);
         let payable = self.engine.payable()?.context("the vault is empty")?;
-        let plan = self.check(proposal, &payable)?;
+        let plan = self.check(proposal, &payable, most)?;
         let share = plan.multisig().sign(&self.key)?;
         tracing::info!(
             txid = %proposal.compute_txid(), first = plan.run().first, count = plan.run().count,
@@ -119,18 +123,19 @@ impl Signer {
         })
     }
 
-    fn check(&self, proposal: &Transaction, payable: &Payable) -> anyhow::Result<PayoutPlan> {
-        ensure!(!payable.unpaid.is_empty(), "no withdrawal is due by this signer's node");
-        let rules = SigningRules {
-            vault: &self.vault,
-            head: payable.head,
-            coins: &payable.coins,
-            unpaid: &payable.unpaid,
-            least_rate: LEAST_RATE,
-            most_rate: MOST_RATE,
-            surplus: payable.surplus,
-        };
-        Ok(check_proposal(proposal, &rules)?)
+    fn check(
+        &self,
+        proposal: &Transaction,
+        payable: &Payable,
+        most_rate: FeeRate,
+    ) -> anyhow::Result<PayoutPlan> {
+        check(&self.vault, proposal, payable, most_rate)
+    }
+
+    /// What Bitcoin's node estimates for a payout, within what is ever signed.
+    async fn estimate(&self) -> anyhow::Result<FeeRate> {
+        let estimate = self.l1.fee_rate(TARGET_BLOCKS).await?.unwrap_or(FALLBACK_RATE);
+        Ok(estimate.clamp(LEAST_RATE, MOST_RATE))
     }
 
     /// Follows the node until `stop`: at each Bitcoin block at which it is this signer's turn, pays what is
@@ -168,9 +173,13 @@ impl Signer {
             *waiting = None;
             return Ok(());
         }
-        let Some(rate) = self.rate(height, &payable, waiting).await? else { return Ok(()) };
+        let estimate = self.estimate().await?;
+        let Some(rate) = self.rate(height, &payable, estimate, waiting).await? else {
+            return Ok(());
+        };
         let plan = plan_covered(&self.vault, &payable, rate)?;
-        let tx = self.collect(plan.multisig(), peers, &payable).await?;
+        self.check(plan.multisig().tx(), &payable, most_rate(estimate))?;
+        let tx = self.collect(plan.multisig(), peers).await?;
         let txid = tx.compute_txid();
         match self.l1.broadcast(&tx).await? {
             Broadcast::Accepted | Broadcast::AlreadyKnown => {
@@ -196,14 +205,9 @@ impl Signer {
         &self,
         height: L1Height,
         payable: &Payable,
+        estimate: FeeRate,
         waiting: &mut Option<Waiting>,
     ) -> anyhow::Result<Option<FeeRate>> {
-        let estimate = self
-            .l1
-            .fee_rate(TARGET_BLOCKS)
-            .await?
-            .unwrap_or(FALLBACK_RATE)
-            .clamp(LEAST_RATE, MOST_RATE);
         let head = payable.head.outpoint;
         let spent = self.l1.tx_out(&head, true).await?.is_none();
         if !spent {
@@ -220,17 +224,11 @@ impl Signer {
             return Ok(None);
         }
         let raised = FeeRate::from_sat_per_kwu(found.rate.to_sat_per_kwu().saturating_mul(3) / 2);
-        Ok(Some(raised.max(estimate).min(MOST_RATE)))
+        Ok(Some(raised.max(estimate).min(most_rate(estimate))))
     }
 
-    /// Collects shares until there are enough.
-    async fn collect(
-        &self,
-        plan: &MultisigPlan,
-        peers: &[Peer],
-        payable: &Payable,
-    ) -> anyhow::Result<Transaction> {
-        self.check(plan.tx(), payable)?;
+    /// Collects shares of a payout that was checked until there are enough.
+    async fn collect(&self, plan: &MultisigPlan, peers: &[Peer]) -> anyhow::Result<Transaction> {
         let mut shares = vec![plan.sign(&self.key)?];
         for peer in peers {
             if shares.len() >= usize::from(self.signers().threshold()) {
@@ -247,6 +245,32 @@ impl Signer {
         }
         Ok(plan.assemble(&shares)?)
     }
+}
+
+/// The highest fee rate that a signer signs whose own estimate is this.
+fn most_rate(estimate: FeeRate) -> FeeRate {
+    let most = estimate.to_sat_per_kwu().saturating_mul(ESTIMATE_FACTOR);
+    FeeRate::from_sat_per_kwu(most).min(MOST_RATE)
+}
+
+/// Whether a proposal is a payout of what is due, at a fee rate of at most `most_rate`.
+fn check(
+    vault: &Vault,
+    proposal: &Transaction,
+    payable: &Payable,
+    most_rate: FeeRate,
+) -> anyhow::Result<PayoutPlan> {
+    ensure!(!payable.unpaid.is_empty(), "no withdrawal is due by this signer's node");
+    let rules = SigningRules {
+        vault,
+        head: payable.head,
+        coins: &payable.coins,
+        unpaid: &payable.unpaid,
+        least_rate: LEAST_RATE,
+        most_rate,
+        surplus: payable.surplus,
+    };
+    Ok(check_proposal(proposal, &rules)?)
 }
 
 /// [`plan_payout`] at this rate, or, when that costs more than what was collected and the surplus, at the rate
@@ -351,6 +375,22 @@ mod tests {
         assert!((900..=1_014).contains(&plan.fee().0), "{:?}", plan.fee());
         due.unpaid[0].fee = Sats(10);
         assert!(plan_covered(&vault, &due, estimate).is_err());
+    }
+
+    #[test]
+    fn the_surplus_is_not_signed_away_as_fees() {
+        let vault = Vault::of(Network::Dev.params()).unwrap();
+        let due = payable(vec![coin(1, 5_000_000)], withdrawals(1, 1_000_000));
+        let rate = FeeRate::from_sat_per_vb_u32;
+        let proposal = |at| plan_covered(&vault, &due, rate(at)).unwrap().multisig().tx().clone();
+        // The surplus covers 1,000 sat/vB, yet no node estimates anything like it.
+        for (estimate, proposed, signed) in
+            [(FALLBACK_RATE, 7, true), (FALLBACK_RATE, 9, false), (rate(10), 1_000, false)]
+        {
+            let found = check(&vault, &proposal(proposed), &due, most_rate(estimate));
+            assert_eq!(found.is_ok(), signed, "{proposed} sat/vB at an estimate of {estimate}");
+        }
+        assert_eq!(most_rate(rate(1_000)), MOST_RATE);
     }
 
     #[test]

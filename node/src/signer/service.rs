@@ -47,7 +47,7 @@ impl SigningApiServer for SigningService {
                 None::<()>,
             )
         })?;
-        self.0.sign(&proposal).map_err(|error| {
+        self.0.sign(&proposal).await.map_err(|error| {
             ErrorObjectOwned::owned(REFUSED, format!("not signed: {error:#}"), None::<()>)
         })
     }
@@ -86,7 +86,7 @@ impl Peer {
     /// When the signer refuses or does not answer.
     pub async fn sign_payout(&self, unsigned: &bitcoin::Transaction) -> anyhow::Result<Share> {
         match self {
-            Self::Local(signer) => signer.sign(unsigned),
+            Self::Local(signer) => signer.sign(unsigned).await,
             Self::Remote { url, client } => {
                 let bytes = Bytes::from(bitcoin::consensus::serialize(unsigned));
                 SigningApiClient::sign_payout(client, bytes)
