@@ -111,6 +111,9 @@ pub enum BatchFault {
     /// It has no blocks.
     #[error("no blocks")]
     Empty,
+    /// It has more blocks than a batch may.
+    #[error("more blocks than a batch may have")]
+    TooManyBlocks,
     /// The columns do not fit together, or one access list alone exceeds the limit.
     #[error("malformed columns")]
     Columns,
@@ -148,16 +151,16 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// Decodes a body, which may inflate to at most `max` bytes and hold blocks and transactions of at most
-/// `max` bytes by [`Batch::decoded_size`].
+/// `max` bytes by [`Batch::decoded_size`], and at most `max_blocks` blocks.
 ///
 /// # Errors
 /// Why it is no batch.
-pub fn decode(body: &[u8], max: usize) -> Result<Batch, BatchFault> {
+pub fn decode(body: &[u8], max: usize, max_blocks: u32) -> Result<Batch, BatchFault> {
     let (version, deflated) = body.split_first().ok_or(BatchFault::Version)?;
     if *version != CODEC_VERSION {
         return Err(BatchFault::Version);
     }
-    columns::read(&inflate(deflated, max)?, max)
+    columns::read(&inflate(deflated, max)?, max, max_blocks)
 }
 
 /// Inflates one whole DEFLATE stream into at most `max` bytes.

@@ -45,9 +45,10 @@ contract BitcoinBridge {
     /// @notice Wei in one satoshi.
     uint256 public constant WEI_PER_SAT = 1e10;
 
-    /// @notice Gas that a deposit's recipient gets. With it, crediting stays within the gas of a
-    ///         deposit whatever the recipient does.
-    uint256 public constant CREDIT_GAS = 30_000;
+    /// @notice Gas that a deposit's recipient gets besides the stipend of 2,300 of a call with value:
+    ///         enough for a proxy wallet to receive. With it, crediting stays within the gas of a
+    ///         deposit and loads three contracts at most, whatever the recipient does.
+    uint256 public constant CREDIT_GAS = 5_000;
 
     /// @notice Virtual bytes of a payout transaction apart from the withdrawal's own output: a 2-of-3
     ///         vault input (118), change (43), the tagged OP_RETURN (up to 30) and the frame (11), with

@@ -81,6 +81,7 @@ impl Params {
             rotation_grace,
             recovery_delay,
             max_batch_bytes,
+            max_batch_blocks,
             max_chunk_bytes,
             max_chunks,
             max_time_drift,
@@ -110,7 +111,8 @@ impl Params {
         list.push(forced_sats_per_100_gas).push(refund_delay).push(proposer_bond);
         list.push(bond_margin).push(min_deposit).push(min_withdrawal);
         list.push(rotation_grace).push(recovery_delay);
-        list.push(max_batch_bytes).push(max_chunk_bytes).push(max_chunks);
+        list.push(max_batch_bytes).push(max_batch_blocks);
+        list.push(max_chunk_bytes).push(max_chunks);
         list.push(max_time_drift).push(fee_recipient);
         list.list(&fees_list(fees)).list(&keys_list(keys.as_ref()));
         list.finish()
@@ -166,10 +168,10 @@ mod tests {
         assert_eq!(
             hashes,
             [
-                b256!("a35ff071650344017fb4755d5df7ee56b404fa6877e09e775f6247cdee0a877c"),
-                b256!("096c40e294a6817d033811a37c0e5b36d71f026bc537b3a47ce56f7b6a9abc24"),
-                b256!("6d648fc94715ae4df5564b04181eb5557cbd13d412750f9e99f3f77bdc25916d"),
-                b256!("c8876e8a1cfdbb2042c1aca03d147de169027423cbf03bddc2a05f3593733b32"),
+                b256!("006d0f52e58f5cb313952da18497d8f7229e5585987a06b236d534fb8ce26d33"),
+                b256!("0322028fefc9b4c54c94248c76f4517ad4ad4b0a0121ccd715c70ead4a7ca38b"),
+                b256!("8f3e446b6eb2cd21410e5be68daf6154a47da5564795ebffe38cf873bebf3d59"),
+                b256!("5e9b465532e990e2c6964d7ea75da9332fd31cb5e1a0aa3a876769ad451166cd"),
             ]
         );
     }

@@ -137,7 +137,8 @@ pub struct Params {
     pub deposit_gas: u64,
     /// Gas of the L1 attributes deposit.
     pub attributes_gas: u64,
-    /// Deposits' share of one L2 block's gas; the rest of an epoch's deposits go to further blocks.
+    /// Deposits' share of one L2 block's gas; the rest of an epoch's deposits go to further blocks. Whatever
+    /// their recipients load leaves forced transactions 0.6 MB of `block_witness_limit`.
     pub deposits_gas_per_block: u64,
     /// Forced transactions' share of one epoch, in declared gas; the rest queues.
     pub forced_gas_per_epoch: u64,
@@ -159,6 +160,8 @@ pub struct Params {
     pub recovery_delay: u16,
     /// Largest decoded batch body, bytes.
     pub max_batch_bytes: u32,
+    /// Most blocks of one batch: each costs every node an execution, however little it holds.
+    pub max_batch_blocks: u32,
     /// Largest chunk of an envelope, bytes, so that a reveal stays a standard transaction.
     pub max_chunk_bytes: u32,
     /// Most chunks of one channel: their hashes fit one 520-byte push together with the header.
@@ -194,7 +197,7 @@ const MAINNET: Params = Params {
     block_overhead_gas: 50_000,
     deposit_gas: 100_000,
     attributes_gas: 1_000_000,
-    deposits_gas_per_block: 4_000_000,
+    deposits_gas_per_block: 1_500_000,
     forced_gas_per_epoch: 8_388_608,
     forced_sats_per_100_gas: 1,
     refund_delay: 1008,
@@ -205,6 +208,7 @@ const MAINNET: Params = Params {
     rotation_grace: 4_032,
     recovery_delay: 65_535,
     max_batch_bytes: 16 * 1024 * 1024,
+    max_batch_blocks: 10_000,
     max_chunk_bytes: 390_000,
     max_chunks: 12,
     max_time_drift: 4 * 3600,

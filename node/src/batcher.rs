@@ -28,8 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most bytes of transactions in one batch, before compression: what is left of its chunks holds the rest
 /// even when nothing compresses.
 const MAX_BATCH_BYTES: usize = 3_500_000;
-/// Most blocks in one batch, so that making one takes a bounded time.
-const MAX_BATCH_BLOCKS: u64 = 10_000;
 
 /// The batcher.
 pub struct Batcher {
@@ -158,7 +156,7 @@ impl Batcher {
                     "the sequencer is behind with posting to Bitcoin: block {} waits since Bitcoin block {origin}",
                     safe.next()
                 ));
-            } else if latest.0.saturating_sub(safe.0) > MAX_BATCH_BLOCKS {
+            } else if latest.0.saturating_sub(safe.0) > u64::from(self.params.max_batch_blocks) {
                 reason = Some(format!(
                     "the sequencer is behind with posting to Bitcoin: {} blocks wait",
                     latest.0.saturating_sub(safe.0)
@@ -208,7 +206,8 @@ fn make_batch(params: &Params, engine: &Engine) -> anyhow::Result<Option<(Batch,
     let mut blocks = Vec::new();
     let mut bytes = 0;
     let mut last_origin = [0; 20];
-    for number in (first.0..=latest.0).take(usize::try_from(MAX_BATCH_BLOCKS)?).map(L2Number) {
+    let most = usize::try_from(params.max_batch_blocks)?;
+    for number in (first.0..=latest.0).take(most).map(L2Number) {
         let payload =
             reader.payload(number)?.with_context(|| format!("block {number} is missing"))?;
         let step = payload.sequence_number == 0;

@@ -313,7 +313,7 @@ struct TxReader<'a> {
 }
 
 /// Reads the inflated body.
-pub(super) fn read(raw: &[u8], max: usize) -> Result<Batch, BatchFault> {
+pub(super) fn read(raw: &[u8], max: usize, max_blocks: u32) -> Result<Batch, BatchFault> {
     let mut reader = Reader::new(raw);
     let (first, last_origin, mut times, mut steps, mut counts) =
         read_head(&mut reader).ok_or(BatchFault::Columns)?;
@@ -321,9 +321,13 @@ pub(super) fn read(raw: &[u8], max: usize) -> Result<Batch, BatchFault> {
     if !reader.is_empty() {
         return Err(BatchFault::Columns);
     }
+    let max_blocks = usize::try_from(max_blocks).unwrap_or(usize::MAX);
     let mut blocks = Vec::new();
     let mut timestamp = 0u64;
     while !times.is_empty() {
+        if blocks.len() >= max_blocks {
+            return Err(BatchFault::TooManyBlocks);
+        }
         txs.charge(ITEM_CHARGE)?;
         let delta = number(&mut times).ok_or(BatchFault::Columns)?;
         timestamp = timestamp.checked_add(delta).ok_or(BatchFault::Columns)?;

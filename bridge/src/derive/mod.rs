@@ -261,7 +261,7 @@ impl<L: L1Lookup> Run<'_, L> {
         body: &[u8],
     ) -> Result<BatchOutcome, DeriveError<L::Error>> {
         let max = usize::try_from(self.params.max_batch_bytes).unwrap_or(usize::MAX);
-        let batch = match batch::decode(body, max) {
+        let batch = match batch::decode(body, max, self.params.max_batch_blocks) {
             Ok(batch) => batch,
             Err(fault) => return Ok(BatchOutcome::Dropped(BatchDrop::Body(fault))),
         };

@@ -8,7 +8,7 @@ use alloy_eips::{
     eip7702::{Authorization, SignedAuthorization},
 };
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
-use kedge_bridge::batch::{Batch, BatchBlock, BatchFault, EncodeError, decode, encode};
+use kedge_bridge::batch::{self, Batch, BatchBlock, BatchFault, EncodeError, encode};
 use kedge_genesis::L2Number;
 use miniz_oxide::deflate::compress_to_vec;
 use proptest::prelude::*;
@@ -159,6 +159,10 @@ prop_compose! {
     }
 }
 
+fn decode(body: &[u8], max: usize) -> Result<Batch, BatchFault> {
+    batch::decode(body, max, params().max_batch_blocks)
+}
+
 fn limit() -> usize {
     params().max_batch_bytes as usize
 }
@@ -288,6 +292,16 @@ fn deviating_bodies_are_rejected() {
     let mut empty = sample_columns()[..21].to_vec();
     empty.extend([0; 19]);
     assert_eq!(decode(&body(&empty), limit()), Err(BatchFault::Empty));
+}
+
+#[test]
+fn a_batch_has_a_most_number_of_blocks() {
+    let most = params().max_batch_blocks as usize;
+    let mut batch = Batch { blocks: vec![BatchBlock::default(); most], ..sample() };
+    assert_eq!(decode(&encode(&batch).unwrap(), limit()), Ok(batch.clone()));
+    batch.blocks.push(BatchBlock::default());
+    assert!(batch.decoded_size() < limit());
+    assert_eq!(decode(&encode(&batch).unwrap(), limit()), Err(BatchFault::TooManyBlocks));
 }
 
 #[test]

@@ -84,6 +84,20 @@ fn deposit_to_a_delegated_account_that_burns_its_gas_is_held() {
 }
 
 #[test]
+fn a_proxy_wallet_that_logs_what_it_receives_accepts_deposits() {
+    let mut chain = Chain::new();
+    let implementation = Address::repeat_byte(0xbb);
+    // LOG2 of the value with the caller as a topic.
+    chain.deploy(implementation, bytes!("345f5233600160205fa200"));
+    // Reads a slot, delegates the call and reverts when that fails.
+    let (head, tail) = (hex!("5f54505f5f5f5f73"), hex!("5af46024575f5ffd5b00"));
+    let proxy = [&head[..], implementation.as_slice(), &tail].concat();
+    chain.deploy(BOB, proxy.into());
+    assert!(credit(&mut chain, BOB).success);
+    assert_eq!(chain.balance(BOB), btc(1));
+}
+
+#[test]
 fn held_deposits_go_once_to_the_address_that_the_recipient_names() {
     let mut chain = Chain::new();
     chain.deploy(BOB, bytes!("5f5ffd"));
@@ -115,7 +129,7 @@ fn claiming_again_from_inside_a_claim_takes_nothing_more() {
     use alloy_sol_types::SolCall;
     let mut chain = Chain::new();
     // With more than 32,768 gas it calls `claim(self)` once more and stops whatever that came to; with
-    // what a credit gives it (30,000 and the stipend) it reverts.
+    // what a credit gives it (5,000 and the stipend) it reverts.
     let claim = claimCall { to: BOB }.abi_encode();
     let mut code = hex!("618000 5a 11 600b 57 5f 5f fd 5b").to_vec();
     for (offset, word) in claim.chunks(32).enumerate() {
