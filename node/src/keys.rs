@@ -11,10 +11,27 @@ use bitcoin::{
 use kedge_genesis::{Network, params::dev_secrets};
 use std::{
     fs,
-    io::Write,
+    io::{self, Read as _, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
+
+/// No key, password or cookie file is larger, bytes.
+const MAX_SECRET_FILE_BYTES: u64 = 4_096;
+
+/// The text of a small file: what is larger than 4 KiB, or has no end, as a device, is refused unread.
+///
+/// # Errors
+/// The file cannot be read, is larger or is not UTF-8.
+pub(crate) fn read_small(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_SECRET_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SECRET_FILE_BYTES {
+        let reason = "it is larger than the 4 KiB that a key, password or cookie file may have";
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(text)
+}
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +130,7 @@ pub fn read(path: &Path) -> Result<SecretKey, KeyError> {
     if mode & 0o077 != 0 {
         return Err(KeyError::Permissions(shown()));
     }
-    let text = fs::read_to_string(path).map_err(failed)?;
+    let text = read_small(path).map_err(failed)?;
     let text = text.trim();
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text))
         .map_err(|_| KeyError::Malformed(shown()))?;
@@ -167,6 +184,19 @@ mod tests {
         let error = read(&path).expect_err("too short");
         assert!(matches!(error, KeyError::Malformed(_)));
         assert!(!error.to_string().contains("deadbeef"));
+    }
+
+    #[test]
+    fn files_too_large_for_a_secret_are_not_read_to_their_end() {
+        let error = read_small(Path::new("/dev/zero")).expect_err("endless");
+        assert!(error.to_string().contains("larger than the 4 KiB"), "{error}");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("key");
+        fs::write(&path, "0".repeat(4_096)).expect("written");
+        assert_eq!(read_small(&path).expect("just small enough").len(), 4_096);
+        fs::write(&path, "0".repeat(4_097)).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
+        assert!(matches!(read(&path), Err(KeyError::Read { .. })));
     }
 
     #[test]

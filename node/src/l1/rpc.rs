@@ -1,6 +1,7 @@
 //! A Bitcoin Core node over its JSON-RPC.
 
 use super::{Bitcoin, Broadcast, ChainInfo, L1Error, Unspent};
+use crate::keys::read_small;
 use async_trait::async_trait;
 use base64::Engine as _;
 use bitcoin::block::Header;
@@ -82,8 +83,9 @@ impl Auth {
         match (cookie, user, password_file) {
             (Some(path), _, _) => Ok(Self::Cookie(path.to_owned())),
             (None, Some(user), Some(path)) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    L1Error::PasswordFile { path: path.to_owned(), reason: error.to_string() }
+                let text = read_small(path).map_err(|error| L1Error::PasswordFile {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
                 })?;
                 let password = text.trim_end_matches(['\r', '\n']).to_owned();
                 Ok(Self::Password { user: user.to_owned(), password })
@@ -201,7 +203,7 @@ impl RpcClient {
             Auth::Password { user, password } => format!("{user}:{password}"),
             Auth::Cookie(path) => {
                 let bad = |reason| L1Error::CookieFile { path: path.clone(), reason };
-                let cookie = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+                let cookie = read_small(path).map_err(|e| bad(e.to_string()))?;
                 let cookie = cookie.trim();
                 if !cookie.contains(':') || cookie.lines().count() != 1 {
                     return Err(bad("it is not one line of user:password".into()));
