@@ -90,6 +90,9 @@ impl std::fmt::Debug for Node {
     }
 }
 
+/// The folder of the node within the data directory of a development rollup.
+pub(crate) const DEV_FOLDER: &str = "rollup";
+
 /// Creates a data directory.
 ///
 /// # Errors
@@ -97,6 +100,17 @@ impl std::fmt::Debug for Node {
 pub fn create_datadir(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path)
         .with_context(|| format!("cannot create the data directory {}", path.display()))
+}
+
+/// Refuses the data directory of `kedge dev`, whose node has a folder of its own in it.
+fn refuse_development(datadir: &Path) -> anyhow::Result<()> {
+    if datadir.join(DEV_FOLDER).join("store").exists() {
+        bail!(
+            "{} is the data directory of a `kedge dev`; choose another --datadir",
+            datadir.display()
+        );
+    }
+    Ok(())
 }
 
 impl Node {
@@ -121,8 +135,14 @@ impl Node {
                 params.network.name()
             );
         }
+        let folder = datadir.join("store");
+        if !folder.exists() {
+            // What would be refused below leaves nothing behind.
+            refuse_development(&datadir)?;
+            l1::check_ready(&*bitcoin, params.bitcoin, params.l1_start.height).await?;
+        }
         create_datadir(&datadir)?;
-        let store = open_store(datadir.join("store"), params)?;
+        let store = open_store(folder, params)?;
         let engine = Arc::new(Engine::open(store.clone(), params, engine)?);
         l1::check_ready(&*bitcoin, params.bitcoin, engine.heads().l1_tip.height).await?;
         follow::follow_to_tip(&*bitcoin, &engine).await?;
@@ -266,4 +286,19 @@ async fn open_wallet(
         tracing::warn!(%address, "the operator's wallet is empty: pay bitcoin to this address");
     }
     Ok(Arc::new(wallet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_directory_of_a_development_rollup_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        refuse_development(dir.path()).unwrap();
+        create_datadir(&dir.path().join(DEV_FOLDER).join("store")).unwrap();
+        let error = refuse_development(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("choose another --datadir"), "{error}");
+        assert!(!dir.path().join("store").exists());
+    }
 }

@@ -109,7 +109,7 @@ impl Dev {
         let node = Node::start(
             NodeConfig {
                 params,
-                datadir: options.datadir.join("rollup"),
+                datadir: options.datadir.join(crate::node::DEV_FOLDER),
                 bitcoin: chain.clone(),
                 engine: options.engine,
                 sequencer: Some((sequencer, SequencerConfig { origin_depth: 0 })),

@@ -17,12 +17,12 @@ pub enum EngineError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The EVM or the trie failed.
-    #[error("execution of block {number}: {source}")]
+    #[error("execution of block {number}: {reason}")]
     Execute {
         /// The block's number.
         number: L2Number,
-        /// What failed.
-        source: Box<ExecuteError<StoreError>>,
+        /// What failed. Not a source, since the message has it.
+        reason: Box<ExecuteError<StoreError>>,
     },
     /// Block 0 cannot be made.
     #[error("block 0: {0}")]

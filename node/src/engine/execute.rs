@@ -24,7 +24,7 @@ pub(super) fn run(
     let header = rows.header(parent)?.ok_or_else(missing)?;
     let hash = rows.hash(parent)?.ok_or_else(missing)?;
     let block = execute(evm, &header, hash, payload, &mut LatestState(rows))
-        .map_err(|source| EngineError::Execute { number, source: Box::new(source) })?;
+        .map_err(|error| EngineError::Execute { number, reason: Box::new(error) })?;
     if verify {
         let fail = |reason| EngineError::Witness { number, reason: Box::new(reason) };
         let check = |how, other: &ExecutedBlock| {

@@ -8,8 +8,8 @@ use crate::table::Table;
 use alloy_primitives::B256;
 use kedge_genesis::Network;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    ErrorKind, Options, WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ impl Store {
     pub fn open(path: impl AsRef<Path>, identity: &Identity) -> Result<Self> {
         let path = path.as_ref();
         std::fs::create_dir_all(path)
-            .map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
+            .map_err(|reason| StoreError::Directory { path: path.to_owned(), reason })?;
         if path.join("CURRENT").exists() {
             check_unopened(path, identity)?;
         }
@@ -148,7 +148,7 @@ impl Store {
     }
 
     pub(crate) fn error(&self, source: rocksdb::Error) -> StoreError {
-        StoreError::Database { path: self.path.clone(), source }
+        database_error(&self.path, source)
     }
 
     pub(crate) fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
@@ -164,12 +164,14 @@ impl Rows for Store {
     }
 }
 
-fn database_error(path: &Path, source: rocksdb::Error) -> StoreError {
-    let text = source.to_string();
+fn database_error(path: &Path, reason: rocksdb::Error) -> StoreError {
+    let (path, text) = (path.to_owned(), reason.to_string());
     if text.contains("/LOCK") && text.contains("lock") {
-        StoreError::Locked { path: path.to_owned() }
+        StoreError::Locked { path }
+    } else if reason.kind() == ErrorKind::Corruption || text.contains("No such file") {
+        StoreError::Damaged { path, reason }
     } else {
-        StoreError::Database { path: path.to_owned(), source }
+        StoreError::Database { path, reason }
     }
 }
 
@@ -183,10 +185,7 @@ fn check_unopened(path: &Path, identity: &Identity) -> Result<()> {
     let db = DB::open_cf_for_read_only(&options, path, &names, false)
         .map_err(|source| database_error(path, source))?;
     let Some(meta) = db.cf_handle(Table::Meta.name()) else { return Ok(()) };
-    let read = |key: &[u8]| {
-        db.get_cf(meta, key)
-            .map_err(|source| StoreError::Database { path: path.to_owned(), source })
-    };
+    let read = |key: &[u8]| db.get_cf(meta, key).map_err(|source| database_error(path, source));
     if read(SCHEMA_KEY)?.is_none() {
         return Ok(());
     }

@@ -6,21 +6,32 @@ use std::path::PathBuf;
 /// This machine failed, or the directory is not the one that was meant.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// RocksDB reports an error: disk full, permission, corruption.
-    #[error("database at {path}: {source}")]
+    /// RocksDB reports an error: disk full, permission.
+    #[error("database at {path}: {reason}")]
     Database {
         /// Directory of the database.
         path: PathBuf,
+        /// What RocksDB says. Not a source, since the message has it.
+        reason: rocksdb::Error,
+    },
+    /// Files of the database are damaged or missing.
+    #[error(
+        "the database at {path} is damaged: {reason}; restore that folder from a copy, or remove it and \
+         the node derives the chain again from Bitcoin"
+    )]
+    Damaged {
+        /// Directory of the database.
+        path: PathBuf,
         /// What RocksDB says.
-        source: rocksdb::Error,
+        reason: rocksdb::Error,
     },
     /// The directory cannot be created.
-    #[error("cannot create {path}: {source}")]
+    #[error("cannot create {path}: {reason}")]
     Directory {
         /// The directory.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Another process (or another part of this one) has the database open.
     #[error("{path} is in use by another process; stop it or choose another --datadir")]
@@ -67,7 +78,10 @@ pub enum StoreError {
         supported: u32,
     },
     /// A row does not decode: the database is damaged.
-    #[error("row {key} of table {table} is damaged; sync again into an empty --datadir")]
+    #[error(
+        "row {key} of table {table} is damaged; restore the store folder from a copy, or remove it and the \
+         node derives the chain again from Bitcoin"
+    )]
     Corrupt {
         /// The table.
         table: &'static str,
@@ -75,7 +89,10 @@ pub enum StoreError {
         key: String,
     },
     /// A row that must exist does not.
-    #[error("row {key} of table {table} is missing; sync again into an empty --datadir")]
+    #[error(
+        "row {key} of table {table} is missing; restore the store folder from a copy, or remove it and the \
+         node derives the chain again from Bitcoin"
+    )]
     Missing {
         /// The table.
         table: &'static str,

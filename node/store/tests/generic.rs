@@ -79,6 +79,20 @@ fn a_path_that_is_a_file_is_refused() {
 }
 
 #[test]
+fn a_damaged_database_says_so_once_and_what_to_do() {
+    use std::error::Error as _;
+    for damage in [&b"nonsense"[..], b"MANIFEST-999999\n"] {
+        let dir = tempdir().unwrap();
+        drop(Store::open(dir.path(), &IDENTITY).unwrap());
+        std::fs::write(dir.path().join("CURRENT"), damage).unwrap();
+        let error = Store::open(dir.path(), &IDENTITY).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("remove it"), "{error}");
+        assert!(error.source().is_none(), "the message has the cause already");
+    }
+}
+
+#[test]
 fn writes_to_a_chain_table_need_a_recorded_block() {
     let dir = tempdir().unwrap();
     let store = Store::open(dir.path(), &IDENTITY).unwrap();
