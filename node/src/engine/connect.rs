@@ -10,7 +10,7 @@ use kedge_store::{
     AssertionRow, BatchRow, Change, Domain, L1Row, L1Rows, L2Rows, NoteRow, OwnClaims, StoreError,
     Table, finalized,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// L1 blocks below finality whose undo records are kept, for reorganisations that contradict nothing
 /// final.
@@ -213,14 +213,29 @@ fn note_row(note: &Note) -> NoteRow {
     NoteRow { label: note.label().to_owned(), text }
 }
 
+/// How many notes there are of each label, as `label=count` in the order of labels. Anybody can put any
+/// number of messages without effect into a block, so the log has one line for all.
+fn counts(notes: &[NoteRow]) -> String {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for note in notes {
+        *counts.entry(&note.label).or_default() += 1;
+    }
+    let counts: Vec<_> = counts.into_iter().map(|(label, n)| format!("{label}={n}")).collect();
+    counts.join(" ")
+}
+
 fn report(outcome: &L1Outcome) {
     for note in &outcome.notes {
-        tracing::warn!(
+        tracing::debug!(
             height = outcome.at.height.0,
             label = note.label,
             "passed over: {}",
             note.text
         );
+    }
+    if !outcome.notes.is_empty() {
+        let reasons = counts(&outcome.notes);
+        tracing::info!(height = outcome.at.height.0, reasons, "passed over messages");
     }
     for event in &outcome.assertions {
         match event {
@@ -253,4 +268,16 @@ fn report(outcome: &L1Outcome) {
         paid = outcome.paid.len(),
         "processed an L1 block"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_without_effect_are_counted_by_reason() {
+        let note = |label: &str| NoteRow { label: label.to_owned(), text: String::new() };
+        let notes = [note("signature"), note("index"), note("signature")];
+        assert_eq!(counts(&notes), "index=1 signature=2");
+    }
 }
