@@ -447,6 +447,11 @@ async fn bad_requests_get_the_right_codes() -> anyhow::Result<()> {
     let batch = |count: usize| format!("[{}]", vec![one; count].join(","));
     assert!(post(batch(3)).await?.contains("0x5357"));
     assert!(post(batch(4)).await?.contains("error"));
+    let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}"#;
+    for body in [subscribe.to_owned(), format!("[{one},{subscribe}]")] {
+        let answer = post(body).await?;
+        assert!(answer.contains("-32601") && answer.contains("notifications not supported"));
+    }
     let health = reqwest::get(format!("{url}/health")).await?;
     assert!(health.status().is_success());
     Ok(())

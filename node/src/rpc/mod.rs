@@ -26,6 +26,7 @@ mod kedge;
 mod logs;
 mod misc;
 mod proof;
+mod push;
 mod server;
 mod submit;
 mod subscribe;

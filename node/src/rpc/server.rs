@@ -1,10 +1,11 @@
 //! HTTP and WebSocket on one port.
 
+use super::push::{PushOnly, mark_plain_http};
 use jsonrpsee::{
     Methods,
     server::{
         BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle as Inner,
-        middleware::http::ProxyGetRequestLayer,
+        middleware::{http::ProxyGetRequestLayer, rpc::RpcServiceBuilder},
     },
 };
 use std::{net::SocketAddr, time::Duration};
@@ -98,7 +99,10 @@ pub(super) async fn start(
         .map_err(|error| std::io::Error::other(error.to_string()))?;
     let server = Server::builder()
         .set_config(server_config)
-        .set_http_middleware(tower::ServiceBuilder::new().layer(cors).layer(health))
+        .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(PushOnly))
+        .set_http_middleware(
+            tower::ServiceBuilder::new().layer(cors).layer(health).map_request(mark_plain_http),
+        )
         .build(config.listen)
         .await?;
     let address = server.local_addr()?;
