@@ -12,19 +12,11 @@
 
 mod columns;
 
+use crate::deflate::{InflateFault, deflate, inflate};
 use alloc::vec::Vec;
 use alloy_primitives::Bytes;
 use columns::{BlockColumns, Columns};
 use kedge_genesis::L2Number;
-use miniz_oxide::{
-    deflate::compress_to_vec,
-    inflate::{
-        TINFLStatus,
-        core::{
-            DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
-        },
-    },
-};
 
 /// Version of this codec, the first byte of a body.
 pub const CODEC_VERSION: u8 = 0;
@@ -32,9 +24,6 @@ pub const CODEC_VERSION: u8 = 0;
 /// What a decoder charges for a block or a transaction beside its bytes, so that many empty ones are
 /// bounded like few large ones. Bytes.
 pub const ITEM_CHARGE: usize = 64;
-
-/// Level 9 of miniz: batches are made rarely and their size is what costs.
-const LEVEL: u8 = 9;
 
 /// A sequencer's consecutive L2 blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +135,7 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, EncodeError> {
     blocks.write(&mut raw);
     columns.write(&mut raw);
     let mut body = alloc::vec![CODEC_VERSION];
-    body.extend(compress_to_vec(&raw, LEVEL));
+    body.extend(deflate(&raw));
     Ok(body)
 }
 
@@ -160,35 +149,9 @@ pub fn decode(body: &[u8], max: usize, max_blocks: u32) -> Result<Batch, BatchFa
     if *version != CODEC_VERSION {
         return Err(BatchFault::Version);
     }
-    columns::read(&inflate(deflated, max)?, max, max_blocks)
-}
-
-/// Inflates one whole DEFLATE stream into at most `max` bytes.
-fn inflate(input: &[u8], max: usize) -> Result<Vec<u8>, BatchFault> {
-    let mut machine = alloc::boxed::Box::<DecompressorOxide>::default();
-    let mut output = alloc::vec![0; max.min(input.len().saturating_mul(4).max(1_024))];
-    let (mut read, mut written) = (0usize, 0usize);
-    loop {
-        let rest = input.get(read..).unwrap_or_default();
-        let (status, consumed, produced) = decompress(
-            &mut machine,
-            rest,
-            &mut output,
-            written,
-            TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
-        );
-        read = read.saturating_add(consumed);
-        written = written.saturating_add(produced);
-        match status {
-            TINFLStatus::Done if read == input.len() => {
-                output.truncate(written);
-                return Ok(output);
-            }
-            TINFLStatus::HasMoreOutput if output.len() < max => {
-                output.resize(max.min(output.len().saturating_mul(2).max(1)), 0);
-            }
-            TINFLStatus::HasMoreOutput => return Err(BatchFault::TooLarge),
-            _ => return Err(BatchFault::Deflate),
-        }
-    }
+    let raw = inflate(deflated, max).map_err(|fault| match fault {
+        InflateFault::Stream => BatchFault::Deflate,
+        InflateFault::TooLarge => BatchFault::TooLarge,
+    })?;
+    columns::read(&raw, max, max_blocks)
 }

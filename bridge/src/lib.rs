@@ -23,6 +23,7 @@ pub mod attributes;
 pub mod batch;
 pub mod bond;
 pub mod commit;
+pub mod deflate;
 pub mod deposit;
 pub mod derive;
 pub mod envelope;

@@ -27,6 +27,6 @@ pub mod tags;
 pub mod units;
 
 pub use hash::tagged_hash;
-pub use params::{BitcoinNetwork, FeeParams, Keys, Network, Params};
+pub use params::{BitcoinNetwork, FORCED_BLOCKS_PER_EPOCH, FeeParams, Keys, Network, Params};
 pub use state::{GenesisAccount, alloc};
 pub use units::{L1Height, L1Ref, L2Number, Sats};

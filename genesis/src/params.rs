@@ -177,6 +177,18 @@ pub struct Params {
     pub keys: Option<Keys>,
 }
 
+/// The most L1 blocks whose forced messages one epoch takes, so that deriving an epoch reads a bounded
+/// number of Bitcoin blocks however long the queue was held up.
+pub const FORCED_BLOCKS_PER_EPOCH: u32 = 16;
+
+impl Params {
+    /// A segment ends at the first L2 block at which its witness meter reaches this many bytes, so that
+    /// what a fraud proof carries is bounded: this, and one block's witness.
+    pub const fn segment_witness_target(&self) -> u64 {
+        self.block_witness_limit / 4
+    }
+}
+
 const MAINNET: Params = Params {
     network: Network::Mainnet,
     chain_id: 21_333,

@@ -29,6 +29,8 @@ pub const DERIVE_STATE_TAG: &[u8] = b"kedge/derive-state";
 pub const CLAIM_TAG: &[u8] = b"kedge/claim";
 /// BIP-340 tag of an assertion's id.
 pub const ASSERTION_TAG: &[u8] = b"kedge/assertion";
+/// BIP-340 tag of a fraud proof's id.
+pub const PROOF_TAG: &[u8] = b"kedge/proof";
 /// BIP-340 tag of [`crate::Params::hash`].
 pub const PARAMS_TAG: &[u8] = b"kedge/params";
 

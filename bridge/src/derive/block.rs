@@ -13,7 +13,7 @@ use alloy_primitives::Bytes;
 use bitcoin::hashes::Hash as _;
 use bitcoin::{Block, BlockHash, Transaction};
 use kedge_genesis::abi::L1Attributes;
-use kedge_genesis::{L1Height, L1Ref, Params};
+use kedge_genesis::{FORCED_BLOCKS_PER_EPOCH, L1Height, L1Ref, Params};
 use kedge_vm::{Payload, PayloadTx, intrinsic_gas};
 
 /// Why a block does not follow from its cursor.
@@ -222,7 +222,8 @@ fn take_deposits(
 }
 
 /// Appends the transactions of queued forced messages, first in first out, up to the epoch's share of
-/// declared gas. A message goes in as a whole; one that is none is passed over.
+/// declared gas and of [`FORCED_BLOCKS_PER_EPOCH`] L1 blocks. A message goes in as a whole; one that is
+/// none is passed over.
 fn take_forced<L: L1Lookup>(
     params: &Params,
     epoch: &EpochInfo,
@@ -231,7 +232,8 @@ fn take_forced<L: L1Lookup>(
     transactions: &mut Vec<PayloadTx>,
 ) -> Result<(), DeriveError<L::Error>> {
     let mut budget = params.forced_gas_per_epoch;
-    while queue.height <= epoch.at.height {
+    let last = queue.height.plus(FORCED_BLOCKS_PER_EPOCH.saturating_sub(1)).min(epoch.at.height);
+    while queue.height <= last {
         let block = if queue.height == epoch.at.height {
             lookup(earlier, epoch.at)?
         } else {

@@ -66,7 +66,7 @@ pub(super) fn accept(
 }
 
 /// The bytes of a chunk that was accepted, none when the block is not the one it was in.
-pub(super) fn read_chunk(block: &Block, at: &ChunkRef) -> Option<Vec<u8>> {
+pub fn read_chunk(block: &Block, at: &ChunkRef) -> Option<Vec<u8>> {
     let tx = block.txdata.iter().find(|tx| tx.compute_txid() == at.txid)?;
     let input = tx.input.get(usize::try_from(at.input).ok()?)?;
     parse_input(&input.witness).map(|envelope| envelope.body)

@@ -20,6 +20,7 @@ mod note;
 mod state;
 
 pub use block::{BlockFault, NextPayload, next_payload, time_bounds};
+pub use channel::read_chunk;
 pub use epoch::{MEDIAN_TIME_SPAN, fee_rate, median_time, subsidy};
 pub use note::{BatchDrop, BatchOutcome, BatchSeen, Ignored, Note};
 pub use state::{ChunkRef, DeriveState, EpochInfo, ForcedCursor, L2Cursor, OpenChannel};

@@ -137,6 +137,35 @@ impl DeriveState {
         })
     }
 
+    /// Whether it has the shape that derivation gives its states. Only such a state is fit to derive
+    /// from: it bounds what derivation reads, and keeps it within the blocks above the network's start.
+    /// Says nothing about whether the state is true.
+    pub fn is_shaped(&self, params: &Params) -> bool {
+        let start = params.l1_start.height;
+        let cursor = &self.cursor;
+        let origin = cursor.origin.height;
+        let most = usize::try_from(params.sequencing_window).unwrap_or(usize::MAX);
+        let consecutive =
+            (0u32..).zip(&self.epochs).all(|(above, epoch)| epoch.at.height == origin.plus(above));
+        let channel = self.channel.as_ref().is_none_or(|channel| {
+            let heights = channel.opened..=self.l1.height;
+            channel.chunks.first().is_some_and(|chunk| chunk.height == channel.opened)
+                && channel.chunks.iter().all(|chunk| heights.contains(&chunk.height))
+                && channel.chunks.len() < usize::from(channel.total)
+                && channel.total <= params.max_chunks
+                && channel.opened > start
+        });
+        channel
+            && consecutive
+            && !self.times.is_empty()
+            && self.epochs.len() <= most.saturating_add(2)
+            && self.epochs.first().is_some_and(|epoch| epoch.at == cursor.origin)
+            && self.epochs.last().is_some_and(|epoch| epoch.at == self.l1)
+            && (origin > start || (origin == start && cursor.epoch_complete))
+            && cursor.forced.height > start
+            && cursor.forced.height <= origin.next()
+    }
+
     /// The canonical encoding, RLP.
     pub fn encode(&self) -> Vec<u8> {
         Writer::record(|w| {

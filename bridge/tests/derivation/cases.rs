@@ -6,8 +6,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut};
 use kedge_bridge::deposit::{deposit_outputs, vault_script_tx};
 use kedge_bridge::derive::{
-    BatchDrop, BatchOutcome, BlockFault, DeriveError, DeriveState, Derived, Ignored, L2Cursor,
-    Note, derive, median_time, subsidy, time_bounds,
+    BatchDrop, BatchOutcome, BlockFault, DeriveError, DeriveState, Derived, ForcedCursor, Ignored,
+    L2Cursor, Note, derive, median_time, next_payload, subsidy, time_bounds,
 };
 use kedge_bridge::envelope::{EnvelopeHeader, Kind, chunk_hash, parse_input};
 use kedge_bridge::forced;
@@ -246,6 +246,30 @@ fn forced_messages_queue_in_order_when_an_epoch_is_full() {
     assert_eq!(world.cursor.forced.height, L1Height(3));
     let counts: Vec<_> = world.unsafe_payloads.iter().map(|p| p.transactions.len()).collect();
     assert_eq!(counts, [3, 3]);
+}
+
+#[test]
+fn an_epoch_takes_forced_messages_of_sixteen_l1_blocks_at_most() {
+    let mut world = world();
+    for _ in 0..19 {
+        mine(&mut world, vec![]);
+    }
+    let forced = world.force(&[100_000], true);
+    mine(&mut world, vec![forced]);
+    for _ in 0..15 {
+        mine(&mut world, vec![]);
+    }
+    // As if full blocks had held the queue up since the start.
+    let mut cursor = world.state.cursor;
+    cursor.forced = ForcedCursor { height: L1Height(1), skip: 0 };
+    let epochs = &world.state.epochs;
+    for (height, transactions) in [(17, 1), (cursor.origin.height.0 + 3, 2)] {
+        let made = next_payload(&world.params, &cursor, epochs, &world.chain, true, None, vec![]);
+        let (payload, next) = made.unwrap().unwrap();
+        assert_eq!(next.forced, ForcedCursor { height: L1Height(height), skip: 0 });
+        assert_eq!(payload.transactions.len(), transactions);
+        cursor = next;
+    }
 }
 
 #[test]

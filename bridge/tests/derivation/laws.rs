@@ -186,6 +186,7 @@ impl Run {
     fn check_block(&mut self, pre: &DeriveState, derived: &Derived) {
         let post = &derived.post;
         assert_eq!(DeriveState::decode(&post.encode()).unwrap(), *post);
+        assert!(post.is_shaped(&self.world.params));
         assert_eq!(post.epochs[0].at, post.cursor.origin);
         assert!(post.epochs.len() <= self.world.params.sequencing_window as usize + 2);
         assert!(post.epochs.windows(2).all(|two| two[0].at.height.next() == two[1].at.height));
