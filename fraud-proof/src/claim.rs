@@ -2,8 +2,10 @@
 
 use alloc::vec::Vec;
 use alloy_primitives::B256;
+use kedge_bridge::derive::DeriveState;
 use kedge_bridge::derive::codec::{CodecError, Reader, Writer};
-use kedge_genesis::{L1Height, L2Number, tagged_hash, tags};
+use kedge_genesis::{L1Height, L2Number, Params, alloc, tagged_hash, tags};
+use kedge_vm::genesis_block;
 
 /// The chain at the end of a segment. Assertions carry its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,4 +54,18 @@ impl Claim {
     pub fn hash(&self) -> B256 {
         tagged_hash(tags::CLAIM_TAG, &self.encode())
     }
+}
+
+/// The claim at the network's start, which assertions without a parent continue. None when the network
+/// has no keys yet.
+pub fn genesis_claim(params: &Params) -> Option<Claim> {
+    let state = DeriveState::genesis(params)?;
+    let genesis = genesis_block(params, &alloc(params, state.vault.current.as_bytes())).ok()?;
+    Some(Claim {
+        l1_height: params.l1_start.height,
+        offset: 0,
+        derive_state: state.hash(),
+        number: state.cursor.number,
+        output_root: genesis.output_root,
+    })
 }

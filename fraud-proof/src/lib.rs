@@ -5,7 +5,10 @@
 //! | --- | --- |
 //! | [`claim`] | what an assertion says about one point of the chain |
 //! | [`mod@step`] | derive + execute: one Bitcoin block to its claims |
-//! | [`assertions`] | the state machine of all assertions seen on Bitcoin |
+//! | [`assertions`] | the state machine of all assertions and proofs seen on Bitcoin |
+//! | [`proof`] | what a fraud proof holds, and its bytes |
+//! | [`mod@verify`] | the verdict on a proof |
+//! | [`build`] | the first wrong segment of an assertion, and the proof of it |
 #![no_std]
 #![cfg_attr(
     not(test),
@@ -21,12 +24,20 @@
 extern crate alloc;
 
 pub mod assertions;
+pub mod build;
 pub mod claim;
+mod pack;
+pub mod proof;
+mod segment;
 pub mod step;
+pub mod verify;
 
 pub use assertions::{
     AssertionEvent, AssertionFault, AssertionNode, AssertionStatus, AssertionTracker, OwnBlock,
-    OwnChain, SettledHead,
+    OwnChain, ProofChannel, ProofIgnored, Rejection, SettledHead,
 };
-pub use claim::Claim;
+pub use build::{BuildError, PreState, build_proof, first_divergence};
+pub use claim::{Claim, genesis_claim};
+pub use proof::{Proof, ProofFault, ProofHead, ProofSizes, Run};
 pub use step::{Applied, DerivedRest, Executor, StepError, StepOutput, step};
+pub use verify::{AssertionView, FraudKind, Malformed, Verdict, verify};

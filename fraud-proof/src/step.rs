@@ -2,11 +2,11 @@
 //! what the chain is at the end of each segment.
 
 use crate::Claim;
+use crate::segment::Segmenter;
 use alloc::vec::Vec;
 use alloy_primitives::B256;
 use kedge_bridge::derive::{
-    BatchOutcome, BatchSeen, DeriveError, DeriveState, Derived, L1Block, L1Lookup, L2Cursor, Note,
-    derive,
+    BatchSeen, DeriveError, DeriveState, Derived, L1Block, L1Lookup, L2Cursor, Note, derive,
 };
 use kedge_genesis::{L2Number, Params};
 use kedge_vm::Payload;
@@ -32,6 +32,8 @@ pub struct Applied {
     pub output_root: B256,
     /// Gas by the meter, with the block's overhead.
     pub metered_gas: u64,
+    /// Bytes by the witness meter.
+    pub witness_bytes: u64,
 }
 
 /// What one Bitcoin block does to the L2 chain.
@@ -80,8 +82,9 @@ pub enum StepError<L, E> {
 /// Makes the step from `pre`, at whose head the output root is `pre_output_root`, over one Bitcoin block.
 ///
 /// A segment ends with the first L2 block at which the gas metered since the last end reaches
-/// [`Params::segment_target_gas`], with the last block of each batch, so that one segment reads the
-/// body of one channel at most, and at the end of the L1 block's payloads.
+/// [`Params::segment_target_gas`] or the witness bytes [`Params::segment_witness_target`], with the last
+/// block of each batch, so that one segment reads the body of one channel at most, and at the end of the
+/// L1 block's payloads.
 ///
 /// # Errors
 /// Only when this machine failed.
@@ -98,7 +101,7 @@ pub fn step<L: L1Lookup, E: Executor>(
     let pre_hash = pre.hash();
     let last = post.cursor.number;
     let mut output_root = pre_output_root;
-    let mut metered = 0u64;
+    let mut segmenter = Segmenter::new(params, &batches, last);
     let mut claims = Vec::new();
     for (offset, (payload, cursor)) in (1u32..).zip(payloads.iter().zip(&cursors)) {
         let applied = executor.apply(payload, cursor).map_err(StepError::Execute)?;
@@ -106,12 +109,7 @@ pub fn step<L: L1Lookup, E: Executor>(
             return Err(StepError::WrongBlock { expected: payload.number, found: applied.number });
         }
         output_root = applied.output_root;
-        metered = metered.saturating_add(applied.metered_gas);
-        let ends_batch = batches.iter().any(|batch| {
-            matches!(batch.outcome, BatchOutcome::Accepted { last, .. } if last == payload.number)
-        });
-        if payload.number != last && (ends_batch || metered >= params.segment_target_gas) {
-            metered = 0;
+        if segmenter.ends(&applied) {
             claims.push(Claim {
                 l1_height: pre.l1.height,
                 offset,

@@ -48,7 +48,7 @@ impl Executor for Fake {
         assert_eq!(cursor.number, payload.number);
         self.root = keccak256([self.root, payload.id()].concat());
         let (number, output_root) = (payload.number, self.root);
-        Ok(Applied { number, output_root, metered_gas: self.gas })
+        Ok(Applied { number, output_root, metered_gas: self.gas, witness_bytes: 0 })
     }
 }
 
@@ -159,7 +159,10 @@ impl World {
         self.state = output.post.clone();
         let claims = output.claims.iter().map(Claim::hash).collect();
         self.own.insert(height.0, OwnBlock { hash: l1.at.hash, claims });
-        let events = self.tracker.on_l1_block(&self.params, &l1, &Own(&self.own)).unwrap();
+        let events = self
+            .tracker
+            .on_l1_block(&self.params, &l1, &Own(&self.own), &Blocks(&self.blocks))
+            .unwrap();
         assert_eq!(AssertionTracker::decode(&self.tracker.encode()).unwrap(), self.tracker);
         (output, events)
     }
@@ -245,7 +248,8 @@ fn an_executor_that_fails_or_lies_is_this_machines_failure() {
     world.mine(vec![]);
     let l1 = L1Block::new(L1Height(3), Arc::clone(&world.blocks[&3]));
     let lookup = Blocks(&world.blocks);
-    let lie = Applied { number: L2Number(7), output_root: B256::ZERO, metered_gas: 0 };
+    let lie =
+        Applied { number: L2Number(7), output_root: B256::ZERO, metered_gas: 0, witness_bytes: 0 };
     for (result, error) in [
         (Err("disk"), StepError::Execute("disk")),
         (Ok(lie), StepError::WrongBlock { expected: L2Number(1), found: L2Number(7) }),

@@ -7,22 +7,32 @@
 //! else is ignored for a counted reason. Whether it is *true* is another matter: that is
 //! [`AssertionNode::agrees`], which a node knows from its own derivation.
 //!
-//! One that counts settles when its parent is settled and the challenge window has passed. Settled
+//! A fraud proof that is complete on Bitcoin up to and in the last block of the challenge window rejects
+//! the assertion and all that continue it (`proofs.rs`). One that nobody proved wrong settles with that
+//! block, if its parent is settled. Rejected assertions are forgotten four challenge windows later. Settled
 //! assertions are forgotten four challenge windows later if a settled one continues them; those that are
 //! not continued stay, so that the chain of true ones can always go on. Bonds bound how many there are.
 
+mod node;
+mod proofs;
+
+pub use node::{
+    AssertionEvent, AssertionFault, AssertionNode, AssertionStatus, ProofIgnored, Rejection,
+};
+pub use proofs::ProofChannel;
+
+use crate::claim::genesis_claim;
 use alloc::vec::Vec;
 use alloy_primitives::B256;
-use bitcoin::{OutPoint, Txid};
 use kedge_bridge::assertion::{AssertionBody, assertion_id, bond_of};
-use kedge_bridge::derive::L1Block;
 use kedge_bridge::derive::codec::{CodecError, Reader, Writer};
+use kedge_bridge::derive::{ChunkRef, L1Block, L1Lookup};
 use kedge_bridge::envelope::{Envelope, Kind, envelopes};
-use kedge_genesis::{L1Height, L1Ref, Params, Sats};
+use kedge_genesis::{L1Height, L1Ref, Params};
 
 /// Bytes of an assertion's body besides its claims.
 const BODY_HEAD_BYTES: usize = 32 + 32 + 4 + 32;
-/// Settled assertions that are continued are forgotten after so many challenge windows.
+/// Rejected assertions, and settled ones that are continued, are forgotten after so many challenge windows.
 const KEEP_WINDOWS: u32 = 4;
 
 /// This node's own derivation of one L1 block.
@@ -47,119 +57,6 @@ pub trait OwnChain {
     fn own_block(&self, height: L1Height) -> Result<Option<OwnBlock>, Self::Error>;
 }
 
-/// How far an assertion is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssertionStatus {
-    /// It can still be challenged, or its parent can.
-    Proposed,
-    /// Nobody proved it wrong in time.
-    Settled {
-        /// The L1 block that settled it.
-        at: L1Height,
-    },
-}
-
-/// An assertion that counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AssertionNode {
-    /// Its id, [`assertion_id`] of its bond.
-    pub id: B256,
-    /// The assertion that it continues; zero continues the genesis.
-    pub parent: B256,
-    /// The L1 block at whose end its last claim holds.
-    pub l1: L1Ref,
-    /// One claim hash per segment since the parent.
-    pub claims: Vec<B256>,
-    /// Height of its reveal.
-    pub confirmed_at: L1Height,
-    /// The L1 block that settles it if nobody proves it wrong before.
-    pub deadline: L1Height,
-    /// Its bond, an output of the reveal.
-    pub bond: OutPoint,
-    /// What the bond holds.
-    pub bond_value: Sats,
-    /// The envelope's publisher, to whom the bond returns. X-only key.
-    pub proposer: [u8; 32],
-    /// How far it is.
-    pub status: AssertionStatus,
-    /// Whether it and all before it equal this node's own derivation.
-    pub agrees: bool,
-}
-
-/// Why an assertion does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AssertionFault {
-    /// It is for another chain.
-    #[error("it is for another chain")]
-    NotOurs,
-    /// The body does not decode.
-    #[error("its body does not decode")]
-    Body,
-    /// It was made under other parameters.
-    #[error("it was made under other parameters")]
-    Params,
-    /// Its parent is not known.
-    #[error("its parent is not known")]
-    Parent,
-    /// It spans no L1 block or too many.
-    #[error("it spans from L1 block {from} to {to}")]
-    Span {
-        /// Height of the parent's L1 block.
-        from: L1Height,
-        /// Height of its own.
-        to: L1Height,
-    },
-    /// The L1 block that it claims about is not in the chain below it.
-    #[error("its L1 block is not in this chain")]
-    L1,
-    /// Its bond is missing or too small.
-    #[error("its bond is missing or too small")]
-    Bond,
-}
-
-impl AssertionFault {
-    /// A short constant name, to count by.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::NotOurs => "not_ours",
-            Self::Body => "body",
-            Self::Params => "params",
-            Self::Parent => "parent",
-            Self::Span { .. } => "span",
-            Self::L1 => "l1",
-            Self::Bond => "bond",
-        }
-    }
-}
-
-/// What a Bitcoin block did to the assertions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssertionEvent {
-    /// An assertion counts from now on. One that does not agree is to be challenged.
-    Proposed {
-        /// Its id.
-        id: B256,
-        /// Whether it equals this node's own derivation.
-        agrees: bool,
-    },
-    /// An assertion settled. One that does not agree is an alarm: nobody challenged it.
-    Settled {
-        /// Its id.
-        id: B256,
-        /// Whether it equals this node's own derivation.
-        agrees: bool,
-    },
-    /// An assertion does not count.
-    Ignored {
-        /// The reveal.
-        txid: Txid,
-        /// The input whose witness it is.
-        input: u32,
-        /// Why.
-        fault: AssertionFault,
-    },
-}
-
 /// The furthest point that settled assertions have reached and this node agrees with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SettledHead {
@@ -176,16 +73,22 @@ pub struct AssertionTracker {
     l1: L1Height,
     /// The furthest agreeing settled point.
     settled: SettledHead,
+    /// Hash of the claim at the network's start.
+    start: B256,
+    /// Proofs of several chunks that are not complete.
+    channels: Vec<ProofChannel>,
     /// In the order in which Bitcoin has them, so parents come before children.
     nodes: Vec<AssertionNode>,
 }
 
 impl AssertionTracker {
     /// No assertions yet: the network's start is settled.
-    pub const fn genesis(params: &Params) -> Self {
+    pub fn genesis(params: &Params) -> Self {
         Self {
             l1: params.l1_start.height,
             settled: SettledHead { id: B256::ZERO, l1: params.l1_start },
+            start: genesis_claim(params).map_or(B256::ZERO, |claim| claim.hash()),
+            channels: Vec::new(),
             nodes: Vec::new(),
         }
     }
@@ -222,35 +125,54 @@ impl AssertionTracker {
         self.nodes.iter().find(|node| node.id == *id)
     }
 
-    /// Takes the next L1 block, which `own` must already know.
+    /// The proofs of several chunks that are under way.
+    pub fn channels(&self) -> &[ProofChannel] {
+        &self.channels
+    }
+
+    /// Takes the next L1 block, which `own` must already know. `earlier` holds the Bitcoin blocks before
+    /// it, which proofs are made of and verified on.
     ///
     /// # Errors
-    /// Only when `own` fails; nothing is changed then.
-    pub fn on_l1_block<O: OwnChain>(
+    /// Only when `own` or `earlier` fails; nothing is changed then.
+    pub fn on_l1_block<O: OwnChain, L: L1Lookup<Error = O::Error>>(
         &mut self,
         params: &Params,
         l1: &L1Block,
         own: &O,
+        earlier: &L,
     ) -> Result<Vec<AssertionEvent>, O::Error> {
         let mut next = self.clone();
         next.l1 = l1.at.height;
         let mut events = Vec::new();
+        next.close_stale_channels(params);
+        let tip = proofs::Tip { l1, earlier };
         for tx in &l1.block.txdata {
             for (input, envelope) in envelopes(tx) {
-                if envelope.kind != Kind::Assertion {
-                    continue;
-                }
-                events.push(match next.judge(params, l1, tx, input, &envelope, own)? {
-                    Ok(node) => {
-                        let event = AssertionEvent::Proposed { id: node.id, agrees: node.agrees };
-                        next.nodes.push(node);
-                        event
+                match envelope.kind {
+                    Kind::Batch | Kind::Forced => {}
+                    Kind::Assertion => {
+                        events.push(match next.judge(params, l1, tx, input, &envelope, own)? {
+                            Ok(node) => {
+                                let event =
+                                    AssertionEvent::Proposed { id: node.id, agrees: node.agrees };
+                                next.nodes.push(node);
+                                event
+                            }
+                            Err(fault) => {
+                                AssertionEvent::Ignored { txid: tx.compute_txid(), input, fault }
+                            }
+                        })
                     }
-                    Err(fault) => AssertionEvent::Ignored { txid: tx.compute_txid(), input, fault },
-                });
+                    Kind::Proof => {
+                        let at = ChunkRef { height: l1.at.height, txid: tx.compute_txid(), input };
+                        next.on_proof(params, &tip, at, &envelope, &mut events)?;
+                    }
+                }
             }
         }
         next.settle(&mut events);
+        next.refresh_challenged(&mut events);
         next.forget(params);
         *self = next;
         Ok(events)
@@ -275,9 +197,13 @@ impl AssertionTracker {
         if body.params_hash != params.hash() {
             return Ok(Err(AssertionFault::Params));
         }
-        let (from, parent_agrees) = match self.get(&body.parent) {
-            Some(parent) => (parent.l1.height, parent.agrees),
-            None if body.parent.is_zero() => (params.l1_start.height, true),
+        let (from, base, parent_agrees) = match self.get(&body.parent) {
+            Some(parent) if parent.is_rejected() => return Ok(Err(AssertionFault::Rejected)),
+            Some(parent) => {
+                let base = parent.claims.last().copied().unwrap_or(parent.base);
+                (parent.l1.height, base, parent.agrees)
+            }
+            None if body.parent.is_zero() => (params.l1_start.height, self.start, true),
             None => return Ok(Err(AssertionFault::Parent)),
         };
         let to = body.l1.height;
@@ -295,6 +221,8 @@ impl AssertionTracker {
         Ok(Ok(AssertionNode {
             id: assertion_id(&bond),
             parent: body.parent,
+            from,
+            base,
             l1: body.l1,
             claims: body.claims,
             confirmed_at: l1.at.height,
@@ -314,7 +242,7 @@ impl AssertionTracker {
             if matches!(node.status, AssertionStatus::Settled { .. }) {
                 continue;
             }
-            if node.deadline > self.l1 || waiting.contains(&node.parent) {
+            if !node.is_open() || node.deadline > self.l1 || waiting.contains(&node.parent) {
                 waiting.push(node.id);
                 continue;
             }
@@ -326,7 +254,7 @@ impl AssertionTracker {
         }
     }
 
-    /// Forgets what settled long ago and is continued.
+    /// Forgets what was rejected long ago, and what settled long ago and is continued.
     fn forget(&mut self, params: &Params) {
         let keep = params.challenge_window.saturating_mul(KEEP_WINDOWS);
         let settled = |node: &AssertionNode| matches!(node.status, AssertionStatus::Settled { .. });
@@ -334,8 +262,8 @@ impl AssertionTracker {
             self.nodes.iter().filter(|node| settled(node)).map(|node| node.parent).collect();
         let now = self.l1;
         self.nodes.retain(|node| {
-            let old = settled(node) && node.deadline.plus(keep) <= now;
-            !(old && continued.contains(&node.id))
+            let old = node.deadline.plus(keep) <= now;
+            !(old && (node.is_rejected() || settled(node) && continued.contains(&node.id)))
         });
     }
 
@@ -353,7 +281,9 @@ impl AssertionTracker {
         let (parent, from) = self
             .nodes
             .iter()
-            .filter(|node| node.agrees && node.l1.height > self.settled.l1.height)
+            .filter(|node| {
+                node.agrees && !node.is_rejected() && node.l1.height > self.settled.l1.height
+            })
             // Of equal ones the first: it settles first.
             .rev()
             .max_by_key(|node| node.l1.height)
@@ -384,6 +314,8 @@ impl AssertionTracker {
             w.item(&self.l1.0);
             w.item(&self.settled.id);
             w.l1(&self.settled.l1);
+            w.item(&self.start);
+            w.each(&self.channels, |w, channel| w.list(|w| channel.write(w)));
             w.each(&self.nodes, |w, node| w.list(|w| node.write(w)));
         })
     }
@@ -397,46 +329,10 @@ impl AssertionTracker {
             Ok(Self {
                 l1: r.height()?,
                 settled: SettledHead { id: r.item()?, l1: r.l1()? },
+                start: r.item()?,
+                channels: r.each(usize::MAX, |r| r.list(ProofChannel::read))?,
                 nodes: r.each(usize::MAX, |r| r.list(AssertionNode::read))?,
             })
-        })
-    }
-}
-
-impl AssertionNode {
-    fn write(&self, w: &mut Writer) {
-        w.item(&self.id);
-        w.item(&self.parent);
-        w.l1(&self.l1);
-        w.each(&self.claims, Writer::item);
-        w.item(&self.confirmed_at.0);
-        w.item(&self.deadline.0);
-        w.outpoint(&self.bond);
-        w.item(&self.bond_value.0);
-        w.item(&B256::new(self.proposer));
-        let at = match self.status {
-            AssertionStatus::Proposed => None,
-            AssertionStatus::Settled { at } => Some(at),
-        };
-        w.each(at, |w, at| w.item(&at.0));
-        w.item(&self.agrees);
-    }
-
-    fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        Ok(Self {
-            id: r.item()?,
-            parent: r.item()?,
-            l1: r.l1()?,
-            claims: r.each(usize::MAX, Reader::item)?,
-            confirmed_at: r.height()?,
-            deadline: r.height()?,
-            bond: r.outpoint()?,
-            bond_value: Sats(r.item()?),
-            proposer: r.item::<B256>()?.0,
-            status: r
-                .option(Reader::height)?
-                .map_or(AssertionStatus::Proposed, |at| AssertionStatus::Settled { at }),
-            agrees: r.item()?,
         })
     }
 }
