@@ -118,6 +118,9 @@ pub(super) async fn assertions(client: &Client) -> anyhow::Result<()> {
         let state = match (assertion.stage, assertion.agrees) {
             (AssertionStage::Proposed, true) => "proposed, right".to_owned(),
             (AssertionStage::Proposed, false) => "proposed, WRONG".to_owned(),
+            (AssertionStage::Challenged, true) => "challenged, right".to_owned(),
+            (AssertionStage::Challenged, false) => "challenged, WRONG".to_owned(),
+            (AssertionStage::Rejected, _) => "rejected".to_owned(),
             (AssertionStage::Settled, true) => "settled".to_owned(),
             (AssertionStage::Settled, false) => "settled although WRONG: not trusted".to_owned(),
         };

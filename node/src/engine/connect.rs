@@ -4,7 +4,7 @@ use super::execute::{StoreExecutor, unwind};
 use super::{Engine, EngineError, EngineEvent, L1Outcome, bridge};
 use bitcoin::Block;
 use kedge_bridge::derive::{BatchOutcome, BatchSeen, L1Block, Note};
-use kedge_fraud_proof::{AssertionEvent, AssertionTracker, step};
+use kedge_fraud_proof::{AssertionEvent, AssertionTracker, Verdict, step};
 use kedge_genesis::{L1Height, L1Ref};
 use kedge_store::{
     AssertionRow, BatchRow, Change, Domain, L1Row, L1Rows, L2Rows, NoteRow, OwnClaims, StoreError,
@@ -71,7 +71,8 @@ impl Engine {
 
         // The tracker asks for this block's own claims, which the change holds by now.
         let mut tracker = change.tracker()?;
-        let assertions = tracker.on_l1_block(self.params, &l1, &OwnClaims(&change))?;
+        let assertions =
+            tracker.on_l1_block(self.params, &l1, &OwnClaims(&change), &*self.store)?;
         notes.extend(write_assertions(&mut change, &tracker, &assertions)?);
         let count = u32::try_from(notes.len()).unwrap_or(u32::MAX);
         change.put_l1_block(l1.at, None, &L1Row { notes: count, ..row })?;
@@ -169,11 +170,29 @@ fn write_assertions(
     let mut notes = Vec::new();
     for event in events {
         match event {
-            AssertionEvent::Proposed { id, .. } | AssertionEvent::Settled { id, .. } => {
+            AssertionEvent::Proposed { id, .. }
+            | AssertionEvent::Settled { id, .. }
+            | AssertionEvent::Challenged { id }
+            | AssertionEvent::Unchallenged { id }
+            | AssertionEvent::Rejected { id, .. } => {
                 if let Some(node) = tracker.get(id) {
                     change.put_assertion(&AssertionRow::from(node))?;
                 }
             }
+            AssertionEvent::ProofFailed { id, at, verdict } => {
+                let (label, why) = match verdict {
+                    Verdict::Malformed { reason } => (reason.label(), reason.to_string()),
+                    _ => ("no_fraud", "the segment is as the assertion says".to_owned()),
+                };
+                notes.push(NoteRow {
+                    label: format!("proof_{label}"),
+                    text: format!("proof against {id} in input {} of {}: {why}", at.input, at.txid),
+                });
+            }
+            AssertionEvent::ProofIgnored { at, reason } => notes.push(NoteRow {
+                label: format!("proof_{}", reason.label()),
+                text: format!("proof in input {} of {}: {reason}", at.input, at.txid),
+            }),
             AssertionEvent::Ignored { txid, input, fault } => notes.push(NoteRow {
                 label: format!("assertion_{}", fault.label()),
                 text: format!("assertion in input {input} of {txid}: {fault}"),
@@ -251,7 +270,21 @@ fn report(outcome: &L1Outcome) {
             AssertionEvent::Settled { id, agrees: true } => {
                 tracing::info!(%id, "assertion settled")
             }
-            AssertionEvent::Ignored { .. } => {}
+            AssertionEvent::Challenged { id } => {
+                tracing::warn!(%id, "a proof against an assertion has begun");
+            }
+            AssertionEvent::Unchallenged { id } => {
+                tracing::info!(%id, "no proof against an assertion is under way any more");
+            }
+            AssertionEvent::Rejected { id, proof: Some(proof) } => tracing::warn!(
+                %id, segment = proof.segment, kind = proof.kind.label(), "an assertion was proven wrong"
+            ),
+            AssertionEvent::Rejected { id, proof: None } => {
+                tracing::warn!(%id, "an assertion fell with its parent");
+            }
+            AssertionEvent::Ignored { .. }
+            | AssertionEvent::ProofFailed { .. }
+            | AssertionEvent::ProofIgnored { .. } => {}
         }
     }
     if !outcome.solvency.holds() {

@@ -2,7 +2,7 @@
 
 use alloy_primitives::B256;
 use kedge_bridge::derive::DeriveError;
-use kedge_fraud_proof::StepError;
+use kedge_fraud_proof::{BuildError, StepError};
 use kedge_genesis::{L1Ref, L2Number};
 use kedge_store::StoreError;
 use kedge_vm::ExecuteError;
@@ -84,6 +84,9 @@ pub enum EngineError {
         /// The safe head.
         safe: L2Number,
     },
+    /// A fraud proof could not be built.
+    #[error("building a fraud proof: {0}")]
+    Proof(BuildError<StoreError, StoreError>),
     /// Recording or checking a witness failed.
     #[error("witness of block {number}: {reason}")]
     Witness {

@@ -94,6 +94,7 @@ impl StoreExecutor<'_, '_> {
             number: payload.number,
             output_root: info.output_root,
             metered_gas: info.metered_gas,
+            witness_bytes: info.witness_bytes,
         }))
     }
 }
@@ -118,6 +119,7 @@ impl Executor for StoreExecutor<'_, '_> {
             number: payload.number,
             output_root: block.output_root,
             metered_gas: block.metered_gas,
+            witness_bytes: block.witness_bytes,
         };
         self.appended.push(Arc::new(block));
         Ok(applied)

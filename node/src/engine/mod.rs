@@ -11,6 +11,7 @@
 //! | `execute` | how a payload is promoted or executed |
 //! | `bridge` | what a Bitcoin block does to deposits, vault and payouts |
 //! | `heads` | where the chain stands |
+//! | `prove` | how an assertion is proven wrong |
 
 mod bridge;
 mod connect;
@@ -18,6 +19,7 @@ mod error;
 mod event;
 mod execute;
 mod heads;
+mod prove;
 mod records;
 mod sequence;
 #[cfg(test)]

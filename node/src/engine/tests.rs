@@ -3,7 +3,7 @@
 pub(crate) mod world;
 
 use super::*;
-use alloy_primitives::{Address, U256};
+use alloy_primitives::{Address, B256, U256};
 use bitcoin::ScriptBuf;
 use kedge_genesis::{L1Height, Network};
 use kedge_store::finalized;
@@ -116,6 +116,75 @@ fn a_node_that_knows_nothing_but_bitcoin_arrives_at_the_same_blocks() {
     let latest = other.heads().latest.number;
     world.engine.unwind_unsafe_to(latest).unwrap();
     assert_eq!(dump(other.store(), Domain::L2), dump(world.store(), Domain::L2));
+}
+
+#[test]
+fn every_block_can_be_executed_again_on_the_tries_that_were_before_it() {
+    let mut world = funded();
+    for round in 0..4 {
+        let tx = world.transfer(Address::repeat_byte(round + 1), 1_000);
+        world.build(vec![tx]).unwrap();
+        let batch = world.batch().unwrap();
+        world.mine(vec![batch]);
+        world.build(vec![]);
+    }
+    let reader = world.store().reader();
+    let latest = reader.latest().unwrap().unwrap();
+    for number in (1..=latest.0).map(L2Number) {
+        let parent = number.prev().unwrap();
+        let header = reader.header(parent).unwrap().unwrap();
+        let payload = reader.payload(number).unwrap().unwrap();
+        let source = reader.state_at(parent).unwrap();
+        let (block, witness) =
+            kedge_vm::record_witness(world.engine.evm(), &header, &payload, source).unwrap();
+        assert_eq!(Some(block.hash), reader.hash(number).unwrap());
+        assert!(!witness.nodes.is_empty());
+    }
+}
+
+#[test]
+fn a_wrong_assertion_is_proven_wrong_from_the_store_and_back_when_bitcoin_reorganises() {
+    use kedge_fraud_proof::{AssertionEvent, FraudKind, Verdict, verify};
+    let mut world = funded();
+    for round in 0..5 {
+        let tx = world.transfer(BOB, 1_000 + round);
+        world.build(vec![tx]).unwrap();
+        let batch = world.batch().unwrap();
+        world.mine(vec![batch]);
+        world.build(vec![]);
+    }
+    let lie = world.assertion_with(|claims| claims[1] = B256::repeat_byte(1)).unwrap();
+    let outcome = world.mine(vec![lie]);
+    let [AssertionEvent::Proposed { id, agrees: false }] = outcome.assertions[..] else {
+        panic!("{:?}", outcome.assertions)
+    };
+    // The chain goes on meanwhile.
+    let tx = world.transfer(BOB, 7_000);
+    world.build(vec![tx]).unwrap();
+    let proof = world.engine.build_proof(id).unwrap().unwrap();
+    assert_eq!(proof.head.segment, 1);
+    let bytes = proof.encode();
+    let tracker = world.engine.tracker().unwrap();
+    let view = tracker.get(&id).unwrap().view();
+    let kind = FraudKind::OutputRoot;
+    let verdict = verify(world.params, world.store(), &view, &bytes).unwrap();
+    assert_eq!(verdict, Verdict::Fraud { segment: 1, kind });
+    let reveals = world.proof(&bytes);
+    world.mine(reveals);
+    let row = world.store().assertion(id).unwrap().unwrap();
+    assert_eq!((row.rejected_at, row.rejection.unwrap().kind), (Some(world.height()), kind));
+    // A right one is not.
+    let right = world.assertion().unwrap();
+    let outcome = world.mine(vec![right]);
+    let [AssertionEvent::Proposed { id: right, agrees: true }] = outcome.assertions[..] else {
+        panic!("{:?}", outcome.assertions)
+    };
+    assert_eq!(world.engine.build_proof(right).unwrap(), None);
+    world.orphan();
+    world.orphan();
+    let row = world.store().assertion(id).unwrap().unwrap();
+    assert_eq!((row.rejected_at, row.rejection), (None, None));
+    assert_eq!(world.engine.tracker().unwrap(), tracker);
 }
 
 #[test]

@@ -238,8 +238,12 @@ pub struct WithdrawalFilter {
 pub enum AssertionStage {
     /// In its challenge window.
     Proposed,
+    /// So it is, and a proof against it has begun on Bitcoin.
+    Challenged,
     /// Past it.
     Settled,
+    /// Proven wrong, or an assertion that it continues was.
+    Rejected,
 }
 
 /// `kedge_assertions`: an assertion that counts.
@@ -262,6 +266,15 @@ pub struct AssertionStatus {
     pub stage: AssertionStage,
     /// Height of the Bitcoin block that settled it.
     pub settled_at: Option<u32>,
+    /// Height of the Bitcoin block that rejected it.
+    pub rejected_at: Option<u32>,
+    /// The segment that was proven wrong. None when it fell with its parent, like the next two.
+    pub rejected_segment: Option<u32>,
+    /// What is wrong in that segment: `output_root`, `segment_boundary`, `block_number`, `derive_state`,
+    /// `l1_block`, `missing_segments` or `extra_segments`.
+    pub rejected_for: Option<String>,
+    /// Whom its bond pays, x-only key.
+    pub challenger: Option<B256>,
     /// Whether it and all before it equal this node's own derivation.
     pub agrees: bool,
     /// Its bond.

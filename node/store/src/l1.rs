@@ -12,7 +12,8 @@ use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Block, OutPoint, ScriptBuf, Txid};
 use kedge_bridge::derive::{DeriveState, L1Lookup};
 use kedge_fraud_proof::{
-    AssertionNode, AssertionStatus, AssertionTracker, Claim, OwnBlock, OwnChain,
+    AssertionNode, AssertionStatus, AssertionTracker, Claim, FraudKind, OwnBlock, OwnChain,
+    Rejection,
 };
 use kedge_genesis::{L1Height, L1Ref, L2Number, Sats};
 use std::sync::Arc;
@@ -108,6 +109,22 @@ rows! {
         pub text: String,
     }
 
+    /// The proof that rejected an assertion.
+    pub struct RejectionRow {
+        /// The segment proven wrong.
+        pub segment: u32,
+        /// What is wrong in it.
+        pub kind: FraudKind,
+        /// Whom the bond pays, x-only key.
+        pub challenger: B256,
+        /// Height of the last of its commit transactions.
+        pub committed: L1Height,
+        /// The reveal that completed it.
+        pub txid: Txid,
+        /// The L1 block of that reveal.
+        pub height: L1Height,
+    }
+
     /// An assertion that counts, forgotten ones included.
     pub struct AssertionRow {
         /// Its id.
@@ -130,6 +147,12 @@ rows! {
         pub proposer: B256,
         /// The L1 block that settled it.
         pub settled_at: Option<L1Height>,
+        /// Whether a proof against it has begun on Bitcoin.
+        pub challenged: bool,
+        /// The L1 block in which it was proven wrong, or one that it continues.
+        pub rejected_at: Option<L1Height>,
+        /// The proof; none when it fell with its parent.
+        pub rejection: Option<RejectionRow>,
         /// Whether it and all before it equal this node's own derivation.
         pub agrees: bool,
     }
@@ -208,8 +231,37 @@ impl Solvency {
     }
 }
 
+impl From<&Rejection> for RejectionRow {
+    fn from(proof: &Rejection) -> Self {
+        Self {
+            segment: proof.segment,
+            kind: proof.kind,
+            challenger: B256::new(proof.challenger),
+            committed: proof.committed,
+            txid: proof.reveal.txid,
+            height: proof.reveal.height,
+        }
+    }
+}
+
+impl Codec for FraudKind {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.wire().put(out);
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        Self::from_wire(u8::take(input)?)
+    }
+}
+
 impl From<&AssertionNode> for AssertionRow {
     fn from(node: &AssertionNode) -> Self {
+        let (settled_at, rejected_at, rejection) = match &node.status {
+            AssertionStatus::Proposed | AssertionStatus::Challenged => (None, None, None),
+            AssertionStatus::Settled { at } => (Some(*at), None, None),
+            AssertionStatus::Rejected { at, proof } => {
+                (None, Some(*at), proof.as_ref().map(RejectionRow::from))
+            }
+        };
         Self {
             id: node.id,
             parent: node.parent,
@@ -220,10 +272,10 @@ impl From<&AssertionNode> for AssertionRow {
             bond: node.bond,
             bond_value: node.bond_value,
             proposer: B256::new(node.proposer),
-            settled_at: match node.status {
-                AssertionStatus::Proposed => None,
-                AssertionStatus::Settled { at } => Some(at),
-            },
+            settled_at,
+            challenged: node.status == AssertionStatus::Challenged,
+            rejected_at,
+            rejection,
             agrees: node.agrees,
         }
     }

@@ -137,6 +137,17 @@ pub(crate) fn trie_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> (Table,
     }
 }
 
+/// What all rows of one path in the history of trie nodes begin with. The length keeps paths apart that
+/// begin alike.
+fn trie_history_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> Vec<u8> {
+    let mut key = vec![u8::from(owner.is_some())];
+    key.extend(owner.iter().flatten());
+    // A path has at most 64 nibbles.
+    key.push(path.len() as u8);
+    key.extend(path.to_vec());
+    key
+}
+
 /// Reading the L2 chain. Blocks are those of the one chain up to `latest`.
 pub trait L2Rows: Rows {
     /// Number of the latest block; none before genesis is written.
@@ -327,6 +338,24 @@ impl Reader<'_> {
         }
     }
 
+    /// The node of a trie as it was after block `number`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn trie_node_at(
+        &self,
+        owner: Option<B256>,
+        path: &kedge_vm::Nibbles,
+        number: L2Number,
+    ) -> Result<Option<Bytes>> {
+        let key = trie_history_key(owner, path);
+        match self.change_after(Table::TrieHistory, &key, number)? {
+            None => self.trie_node(owner, path),
+            Some((_, value)) if value.is_empty() => Ok(None),
+            Some((_, value)) => Ok(Some(value.into_vec().into())),
+        }
+    }
+
     /// The first change of a key after a block: its value is the one from before that change.
     fn change_after(
         &self,
@@ -469,6 +498,8 @@ impl Change<'_> {
         }
         for ((owner, path), node) in &trie.nodes {
             let (table, key) = trie_key(*owner, path);
+            let before = self.get(table, &key)?.unwrap_or_default();
+            self.put(Table::TrieHistory, &at(&trie_history_key(*owner, path), number), before)?;
             match node {
                 Some(node) => self.put(table, &key, node.to_vec())?,
                 None => self.delete(table, &key)?,

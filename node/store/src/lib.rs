@@ -26,7 +26,7 @@ pub use db::{Durability, Identity, SCHEMA, Store};
 pub use error::{Result, StoreError};
 pub use l1::{
     AssertionRow, BatchRow, DepositRow, L1Row, L1Rows, L1Sums, NoteRow, OwnClaims, PayoutRow,
-    Solvency, UnattributedRow, VaultUtxo, finalized,
+    RejectionRow, Solvency, UnattributedRow, VaultUtxo, finalized,
 };
 pub use l2::{BlockInfo, L2Rows, L2Sums, QueuedWithdrawal};
 pub use read::{Reader, Row, Rows};

@@ -117,6 +117,33 @@ impl StateAt<'_, '_> {
     }
 }
 
+/// For fraud proofs of old blocks: the tries as they were after the block.
+impl TrieNodes for StateAt<'_, '_> {
+    type Error = StoreError;
+
+    fn trie_node(&mut self, owner: Option<B256>, path: &Nibbles, _: B256) -> Result<Bytes> {
+        let node = if self.is_latest {
+            self.reader.trie_node(owner, path)?
+        } else {
+            self.reader.trie_node_at(owner, path, self.number)?
+        };
+        node.ok_or_else(|| {
+            let (table, key) = trie_key(owner, path);
+            missing(table, &key)
+        })
+    }
+}
+
+impl StateSource for StateAt<'_, '_> {
+    fn code(&mut self, hash: B256) -> Result<Bytes> {
+        LatestState(self.reader).code(hash)
+    }
+
+    fn header(&mut self, number: u64) -> Result<Header> {
+        LatestState(self.reader).header(number)
+    }
+}
+
 impl DatabaseRef for StateAt<'_, '_> {
     type Error = StoreError;
 

@@ -92,6 +92,8 @@ tables! {
     29 Withdrawals "withdrawals" L2,
     /// Latest number and running sums of the L2 chain.
     30 L2Meta "l2_meta" L2,
+    /// Owner, nibble path and L2 number to the trie node before that block, absent as empty value.
+    31 TrieHistory "trie_history" L2,
 
     /// L1 height to block, as Bitcoin serialises it.
     48 L1Blocks "l1_blocks" L1,

@@ -257,16 +257,33 @@ impl World {
 
     /// The reveal of the next assertion.
     pub(crate) fn assertion(&mut self) -> Option<Transaction> {
+        self.assertion_with(|_| {})
+    }
+
+    /// The same with other claims.
+    pub(crate) fn assertion_with(
+        &mut self,
+        spoil: impl FnOnce(&mut Vec<B256>),
+    ) -> Option<Transaction> {
         let reader = self.store().reader();
         let own = OwnClaims(&reader);
-        let body = self.engine.tracker().unwrap().build_assertion(self.params, &own).unwrap()?;
+        let body = self.engine.tracker().unwrap().build_assertion(self.params, &own).unwrap();
         drop(reader);
+        let mut body = body?;
+        spoil(&mut body.claims);
         let id = self.params.chain_id;
         let parts = split(Kind::Assertion, id, 0, B256::ZERO, &body.encode(), self.params).unwrap();
         let key = keypair(&dev_secrets::SEQUENCER).x_only_public_key().0;
         let bond = Bond::of(self.params, key).unwrap().tx_out(self.params.proposer_bond);
         let (header, body) = &parts[0];
         Some(self.reveal(Kind::Assertion, header, body, vec![bond]))
+    }
+
+    /// The reveals of a fraud proof.
+    pub(crate) fn proof(&mut self, proof: &[u8]) -> Vec<Transaction> {
+        let id = self.params.chain_id;
+        let parts = split(Kind::Proof, id, 0, B256::ZERO, proof, self.params).unwrap();
+        parts.iter().map(|(head, body)| self.reveal(Kind::Proof, head, body, vec![])).collect()
     }
 
     /// The payout of everything due, signed.
