@@ -39,6 +39,7 @@ fn params() -> Params {
 struct Fake {
     root: B256,
     gas: u64,
+    witness: u64,
 }
 
 impl Executor for Fake {
@@ -48,7 +49,7 @@ impl Executor for Fake {
         assert_eq!(cursor.number, payload.number);
         self.root = keccak256([self.root, payload.id()].concat());
         let (number, output_root) = (payload.number, self.root);
-        Ok(Applied { number, output_root, metered_gas: self.gas, witness_bytes: 0 })
+        Ok(Applied { number, output_root, metered_gas: self.gas, witness_bytes: self.witness })
     }
 }
 
@@ -90,7 +91,7 @@ impl World {
             blocks: BTreeMap::new(),
             own: BTreeMap::new(),
             state: DeriveState::genesis(&params).unwrap(),
-            executor: Fake { root: B256::ZERO, gas: 50_000 },
+            executor: Fake { root: B256::ZERO, gas: 50_000, witness: 0 },
             tracker: AssertionTracker::genesis(&params),
             counter: 0,
             params,
@@ -229,6 +230,22 @@ fn segments_end_where_the_meter_reaches_the_target_and_at_the_end_of_the_block()
             let state = if end { output.post.hash() } else { before.post.hash() };
             assert_eq!(claim.derive_state, state);
         }
+    }
+}
+
+#[test]
+fn segments_end_where_the_witness_meter_reaches_its_target() {
+    for (witness, offsets) in
+        [(100_000, vec![0]), (250_000, vec![2, 4, 0]), (500_000, vec![1, 2, 3, 4, 0])]
+    {
+        let mut world = World::new(params());
+        assert_eq!(world.params.segment_witness_target(), 500_000);
+        world.executor.witness = witness;
+        let deposits = world.deposits(5);
+        world.mine(vec![deposits]);
+        world.mine(vec![]);
+        let (output, _) = world.mine(vec![]);
+        assert_eq!(output.claims.iter().map(|c| c.offset).collect::<Vec<_>>(), offsets);
     }
 }
 
