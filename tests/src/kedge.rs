@@ -13,6 +13,7 @@ use std::{
     process::Output,
     time::Duration,
 };
+use tokio::time::timeout;
 
 /// The `kedge` binary beside the test binaries, or `KEDGE_EXE`.
 pub fn binary() -> PathBuf {
@@ -140,21 +141,33 @@ impl Dev {
     ///
     /// # Errors
     /// When it does not come back.
-    pub async fn restart(mut self) -> Result<Self> {
+    pub async fn restart(&mut self) -> Result<()> {
         self.process.kill().await?;
-        Self::open(self.datadir.clone(), self.ports, self.options.clone()).await
+        self.reopen().await
+    }
+
+    /// Kills it with SIGKILL and, while it starts again, after this time once more.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn stumble(&mut self, after: Duration) -> Result<()> {
+        self.process.kill().await?;
+        self.process = Self::launch(&self.datadir, self.ports, &self.options)?;
+        // It may be ready or not by then.
+        let _ = timeout(after, self.process.line()).await;
+        self.process.kill().await
     }
 
     /// Starts it again after it has ended.
     ///
     /// # Errors
     /// When it does not come back.
-    pub async fn reopen(self) -> Result<Self> {
-        Self::open(self.datadir.clone(), self.ports, self.options.clone()).await
+    pub async fn reopen(&mut self) -> Result<()> {
+        *self = Self::open(self.datadir.clone(), self.ports, self.options.clone()).await?;
+        Ok(())
     }
 
-    async fn open(datadir: PathBuf, ports: (u16, u16), options: Vec<String>) -> Result<Self> {
-        let dir = datadir.parent().context("a data directory has a parent")?.to_owned();
+    fn launch(datadir: &Path, ports: (u16, u16), options: &[String]) -> Result<Process> {
         let mut arguments = vec![
             "dev".to_owned(),
             "--json".to_owned(),
@@ -164,7 +177,12 @@ impl Dev {
             format!("--l1-rpc-port={}", ports.1),
         ];
         arguments.extend(options.iter().cloned());
-        let mut process = Process::start("dev", &binary(), &arguments, &dir)?;
+        let dir = datadir.parent().context("a data directory has a parent")?;
+        Process::start("dev", &binary(), &arguments, dir)
+    }
+
+    async fn open(datadir: PathBuf, ports: (u16, u16), options: Vec<String>) -> Result<Self> {
+        let mut process = Self::launch(&datadir, ports, &options)?;
         let ready = Ready::parse(&process.line().await?)?;
         Ok(Self { process, ready, ports, options, datadir })
     }
@@ -218,15 +236,15 @@ impl Node {
     ///
     /// # Errors
     /// When it does not come back.
-    pub async fn restart(mut self) -> Result<Self> {
+    pub async fn restart(&mut self) -> Result<()> {
         self.process.kill().await?;
-        Self::open(self.dir.clone(), self.name.clone(), self.port, self.arguments.clone()).await
+        let arguments = self.arguments.clone();
+        *self = Self::open(self.dir.clone(), self.name.clone(), self.port, arguments).await?;
+        Ok(())
     }
 
     async fn open(dir: PathBuf, name: String, port: u16, arguments: Vec<String>) -> Result<Self> {
-        let mut process = Process::start(&name, &binary(), &arguments, &dir)?;
-        let line = process.line().await?;
-        ensure!(line.contains("ready"), "{name} is not ready: {line}");
+        let process = ready(&dir, &name, &arguments).await?;
         Ok(Self { process, port, arguments, dir, name })
     }
 
@@ -241,6 +259,9 @@ impl Node {
 pub struct Signer {
     /// The process.
     pub process: Process,
+    arguments: Vec<String>,
+    dir: PathBuf,
+    name: String,
 }
 
 impl Signer {
@@ -263,13 +284,33 @@ impl Signer {
             let peers = ports.iter().filter(|peer| *peer != port);
             arguments.extend(peers.map(|peer| format!("--peer=http://127.0.0.1:{peer}")));
             arguments.extend(options.iter().map(|option| (*option).to_owned()));
-            let mut process = Process::start(&name, &binary(), &arguments, dir)?;
-            let line = process.line().await?;
-            ensure!(line.contains("ready"), "{name} is not ready: {line}");
-            signers.push(Self { process });
+            signers.push(Self::open(dir.to_owned(), name, arguments).await?);
         }
         Ok(signers)
     }
+
+    /// Kills it with SIGKILL and starts it again on the same port and data.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill().await?;
+        *self = Self::open(self.dir.clone(), self.name.clone(), self.arguments.clone()).await?;
+        Ok(())
+    }
+
+    async fn open(dir: PathBuf, name: String, arguments: Vec<String>) -> Result<Self> {
+        let process = ready(&dir, &name, &arguments).await?;
+        Ok(Self { process, arguments, dir, name })
+    }
+}
+
+/// Starts a role and waits for its ready line.
+async fn ready(dir: &Path, name: &str, arguments: &[String]) -> Result<Process> {
+    let mut process = Process::start(name, &binary(), arguments, dir)?;
+    let line = process.line().await?;
+    ensure!(line.contains("ready"), "{name} is not ready: {line}");
+    Ok(process)
 }
 
 /// A block as two nodes must agree on it.

@@ -7,6 +7,7 @@ pub mod bitcoind;
 pub mod chain;
 pub mod kedge;
 pub mod process;
+pub mod regtest;
 pub mod rpc;
 pub mod tools;
 pub mod wallet;

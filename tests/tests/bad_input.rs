@@ -97,7 +97,7 @@ async fn a_data_directory_that_is_locked_or_of_another_chain_is_refused_and_kept
     ];
     refused(&other_chain, &["dev", "regtest"]).await?;
 
-    let dev = dev.reopen().await?;
+    dev.reopen().await?;
     ensure!(dev.client().block(before.number).await? == before, "the data were damaged");
     Ok(())
 }
