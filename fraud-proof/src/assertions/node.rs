@@ -49,7 +49,7 @@ pub struct Rejection {
 /// An assertion that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssertionNode {
-    /// Its id, [`assertion_id`] of its bond.
+    /// Its id, [`kedge_bridge::assertion::assertion_id`] of its bond.
     pub id: B256,
     /// The assertion that it continues; zero continues the genesis.
     pub parent: B256,
