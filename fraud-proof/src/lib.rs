@@ -9,6 +9,7 @@
 //! | [`proof`] | what a fraud proof holds, and its bytes |
 //! | [`mod@verify`] | the verdict on a proof |
 //! | [`build`] | the first wrong segment of an assertion, and the proof of it |
+//! | [`riscv`] | a RISC-V machine whose every state has a root, for judging one step of a computation |
 #![no_std]
 #![cfg_attr(
     not(test),
@@ -28,6 +29,7 @@ pub mod build;
 pub mod claim;
 mod pack;
 pub mod proof;
+pub mod riscv;
 mod segment;
 pub mod step;
 pub mod verify;
