@@ -4,9 +4,11 @@
 //! first block (varint), the first 20 bytes of the last block's L1 origin hash, and the columns of
 //! `batch/columns.rs`, each with its length before it, and nothing after the last.
 //!
-//! A decoder enforces its size limit while it inflates and while it rebuilds transactions, so neither a
-//! compression bomb nor a dictionary makes it allocate more than a constant times the limit. Every
-//! transaction that it returns is in canonical EIP-2718 encoding and of type 0, 1, 2 or 4.
+//! A decoder enforces its limit while it inflates and while it rebuilds transactions, so neither a
+//! compression bomb nor a dictionary makes it allocate more than a constant times the limit. It takes the
+//! limit from a [`Budget`] that all batches of one L1 block share, so that this bounds what the block makes
+//! of them, however many a sequencer lists. Every transaction that it returns is in canonical EIP-2718
+//! encoding and of type 0, 1, 2 or 4.
 //!
 //! Not checked here: signatures, whether blocks follow each other, and everything else of derivation.
 
@@ -16,7 +18,7 @@ use crate::deflate::{InflateFault, deflate, inflate};
 use alloc::vec::Vec;
 use alloy_primitives::Bytes;
 use columns::{BlockColumns, Columns};
-use kedge_genesis::L2Number;
+use kedge_genesis::{L2Number, Params};
 
 /// Version of this codec, the first byte of a body.
 pub const CODEC_VERSION: u8 = 0;
@@ -57,9 +59,38 @@ impl BatchBlock {
 }
 
 impl Batch {
-    /// What this batch counts against a decoder's limit, bytes: [`decode`] accepts at least twice this.
+    /// What this batch counts against a decoder's limit, bytes: [`decode`] needs at most twice this.
     pub fn decoded_size(&self) -> usize {
         self.blocks.iter().fold(0, |size, block| size.saturating_add(block.decoded_size()))
+    }
+}
+
+/// What the batches of one L1 block may still decode to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes, counted twice: inflated, and by [`Batch::decoded_size`]. The larger count is what is used.
+    pub bytes: usize,
+    /// L2 blocks.
+    pub blocks: u32,
+}
+
+impl Budget {
+    /// What a whole L1 block has.
+    pub fn of(params: &Params) -> Self {
+        let bytes = usize::try_from(params.max_batch_bytes).unwrap_or(usize::MAX);
+        Self { bytes, blocks: params.max_batch_blocks }
+    }
+
+    /// With nothing left.
+    const NONE: Self = Self { bytes: 0, blocks: 0 };
+
+    /// Without what `batch`, inflated from `inflated` bytes, uses.
+    fn less(self, batch: &Batch, inflated: usize) -> Self {
+        let blocks = u32::try_from(batch.blocks.len()).unwrap_or(u32::MAX);
+        Self {
+            bytes: self.bytes.saturating_sub(batch.decoded_size().max(inflated)),
+            blocks: self.blocks.saturating_sub(blocks),
+        }
     }
 }
 
@@ -139,19 +170,22 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, EncodeError> {
     Ok(body)
 }
 
-/// Decodes a body, which may inflate to at most `max` bytes and hold blocks and transactions of at most
-/// `max` bytes by [`Batch::decoded_size`], and at most `max_blocks` blocks.
+/// Decodes a body within `budget` and takes what it decodes to from it. A body that is no batch, or does
+/// not fit what is left, takes all: how much work it was before it failed is nobody's to define.
 ///
 /// # Errors
 /// Why it is no batch.
-pub fn decode(body: &[u8], max: usize, max_blocks: u32) -> Result<Batch, BatchFault> {
+pub fn decode(body: &[u8], budget: &mut Budget) -> Result<Batch, BatchFault> {
+    let left = core::mem::replace(budget, Budget::NONE);
     let (version, deflated) = body.split_first().ok_or(BatchFault::Version)?;
     if *version != CODEC_VERSION {
         return Err(BatchFault::Version);
     }
-    let raw = inflate(deflated, max).map_err(|fault| match fault {
+    let raw = inflate(deflated, left.bytes).map_err(|fault| match fault {
         InflateFault::Stream => BatchFault::Deflate,
         InflateFault::TooLarge => BatchFault::TooLarge,
     })?;
-    columns::read(&raw, max, max_blocks)
+    let batch = columns::read(&raw, left)?;
+    *budget = left.less(&batch, raw.len());
+    Ok(batch)
 }

@@ -21,7 +21,7 @@
 //! | addresses, selectors | the dictionaries: 20 and 4 bytes each |
 //! | signatures | per transaction: r, s, 32 bytes each |
 
-use super::{Batch, BatchBlock, BatchFault, ITEM_CHARGE};
+use super::{Batch, BatchBlock, BatchFault, Budget, ITEM_CHARGE};
 use crate::{forced::Decoded, read::Reader};
 use alloc::{collections::BTreeMap, vec::Vec};
 use alloy_consensus::{Signed, Transaction, TxEip1559, TxEip2930, TxEip7702, TxLegacy, Typed2718};
@@ -313,15 +313,15 @@ struct TxReader<'a> {
 }
 
 /// Reads the inflated body.
-pub(super) fn read(raw: &[u8], max: usize, max_blocks: u32) -> Result<Batch, BatchFault> {
+pub(super) fn read(raw: &[u8], limit: Budget) -> Result<Batch, BatchFault> {
     let mut reader = Reader::new(raw);
     let (first, last_origin, mut times, mut steps, mut counts) =
         read_head(&mut reader).ok_or(BatchFault::Columns)?;
-    let mut txs = TxReader::new(&mut reader, max).ok_or(BatchFault::Columns)?;
+    let mut txs = TxReader::new(&mut reader, limit.bytes).ok_or(BatchFault::Columns)?;
     if !reader.is_empty() {
         return Err(BatchFault::Columns);
     }
-    let max_blocks = usize::try_from(max_blocks).unwrap_or(usize::MAX);
+    let max_blocks = usize::try_from(limit.blocks).unwrap_or(usize::MAX);
     let mut blocks = Vec::new();
     let mut timestamp = 0u64;
     while !times.is_empty() {

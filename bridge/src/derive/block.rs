@@ -3,7 +3,7 @@
 
 use super::{DeriveError, EpochInfo, ForcedCursor, Ignored, L1Lookup, L2Cursor, lookup};
 use crate::attributes::attributes_tx;
-use crate::deposit::{deposit_tx, deposits_in, vault_script_tx};
+use crate::deposit::{Deposit, deposit_tx, deposits_in, vault_script_tx};
 use crate::envelope::{Envelope, Kind, envelopes};
 use crate::forced::{Forced, ForcedTx, decode_tx};
 use crate::vault::VaultScripts;
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use alloy_consensus::Transaction as _;
 use alloy_primitives::Bytes;
 use bitcoin::hashes::Hash as _;
-use bitcoin::{Block, BlockHash, Transaction};
+use bitcoin::{BlockHash, Transaction};
 use kedge_genesis::abi::L1Attributes;
 use kedge_genesis::{FORCED_BLOCKS_PER_EPOCH, L1Height, L1Ref, Params};
 use kedge_vm::{Payload, PayloadTx, intrinsic_gas};
@@ -100,6 +100,28 @@ pub fn next_payload<L: L1Lookup>(
     timestamp: Option<u64>,
     user: Vec<Bytes>,
 ) -> Result<NextPayload, DeriveError<L::Error>> {
+    let mut deposits = EpochDeposits::default();
+    let list = BlockList { step, timestamp, user };
+    payload_after(params, cursor, epochs, earlier, &mut deposits, list)
+}
+
+/// What a sequencer decides of a block. See [`next_payload`].
+pub(super) struct BlockList {
+    pub(super) step: bool,
+    pub(super) timestamp: Option<u64>,
+    pub(super) user: Vec<Bytes>,
+}
+
+/// [`next_payload`] for a run of blocks, which share `deposits`.
+pub(super) fn payload_after<L: L1Lookup>(
+    params: &Params,
+    cursor: &L2Cursor,
+    epochs: &[EpochInfo],
+    earlier: &L,
+    deposits: &mut EpochDeposits,
+    list: BlockList,
+) -> Result<NextPayload, DeriveError<L::Error>> {
+    let BlockList { step, timestamp, user } = list;
     let epoch = match find_epoch(cursor, epochs, step) {
         Ok(epoch) => epoch,
         Err(fault) => return Ok(Err(fault)),
@@ -120,8 +142,8 @@ pub fn next_payload<L: L1Lookup>(
     }
     let system = transactions.len();
     if !next.epoch_complete {
-        let block = lookup(earlier, epoch.at)?;
-        take_deposits(params, epoch, &block, &mut next, &mut transactions);
+        let deposits = deposits.of(params, epoch, earlier)?;
+        take_deposits(params, epoch, deposits, &mut next, &mut transactions);
         if next.epoch_complete {
             take_forced(params, epoch, earlier, &mut next.forced, &mut transactions)?;
         }
@@ -195,19 +217,42 @@ fn bitcoin_hash(at: L1Ref) -> BlockHash {
     BlockHash::from_byte_array(at.hash.0)
 }
 
+/// The deposits of the epoch that was asked for last: an epoch with thousands of them takes hundreds of
+/// blocks, which need not read all of the Bitcoin block again.
+#[derive(Default)]
+pub(super) struct EpochDeposits {
+    at: Option<L1Ref>,
+    deposits: Vec<Deposit>,
+}
+
+impl EpochDeposits {
+    fn of<L: L1Lookup>(
+        &mut self,
+        params: &Params,
+        epoch: &EpochInfo,
+        earlier: &L,
+    ) -> Result<&[Deposit], DeriveError<L::Error>> {
+        if self.at != Some(epoch.at) {
+            let block = lookup(earlier, epoch.at)?;
+            let scan = deposits_in(&block, &epoch.vault, params.min_deposit, epoch.at.height);
+            *self = Self { at: Some(epoch.at), deposits: scan.deposits };
+        }
+        Ok(&self.deposits)
+    }
+}
+
 /// Appends the next deposits of the epoch, as many as one block takes.
 fn take_deposits(
     params: &Params,
     epoch: &EpochInfo,
-    block: &Block,
+    deposits: &[Deposit],
     next: &mut L2Cursor,
     transactions: &mut Vec<PayloadTx>,
 ) {
-    let scan = deposits_in(block, &epoch.vault, params.min_deposit, epoch.at.height);
     let room = params.deposits_gas_per_block.checked_div(params.deposit_gas).unwrap_or(1).max(1);
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     let done = usize::try_from(next.deposits_taken).unwrap_or(usize::MAX);
-    let rest = scan.deposits.get(done..).unwrap_or_default();
+    let rest = deposits.get(done..).unwrap_or_default();
     transactions.extend(
         rest.iter()
             .take(room)

@@ -7,7 +7,7 @@
 //! 1. header time, the vault's head and scripts, and the block itself as a new origin;
 //! 2. a channel that is too old is closed;
 //! 3. batch envelopes in the order of transactions and inputs; each batch that becomes complete yields
-//!    its blocks at once;
+//!    its blocks at once, as far as all of them together stay within one [`Budget`];
 //! 4. epochs whose sequencing window ends here are made without the sequencer.
 //!
 //! Not checked here: that a Bitcoin block is valid or in the best chain. Whoever supplies it does that.
@@ -25,7 +25,7 @@ pub use epoch::{MEDIAN_TIME_SPAN, fee_rate, median_time, subsidy};
 pub use note::{BatchDrop, BatchOutcome, BatchSeen, Ignored, Note};
 pub use state::{ChunkRef, DeriveState, EpochInfo, ForcedCursor, L2Cursor, OpenChannel};
 
-use crate::batch;
+use crate::batch::{self, BatchFault, Budget};
 use crate::envelope::{Envelope, Kind, envelopes};
 use crate::vault::VaultState;
 use alloc::sync::Arc;
@@ -33,8 +33,9 @@ use alloc::vec::Vec;
 use alloy_primitives::B256;
 use bitcoin::Block;
 use bitcoin::hashes::Hash as _;
-use block::forced_message;
+use block::{BlockList, EpochDeposits, forced_message, payload_after};
 use channel::Step;
+use core::ops::Range;
 use kedge_genesis::{L1Height, L1Ref, L2Number, Params};
 use kedge_vm::Payload;
 
@@ -91,9 +92,9 @@ impl<E> From<E> for DeriveError<E> {
 pub struct Derived {
     /// The state after the block.
     pub post: DeriveState,
-    /// The L2 blocks to execute, in order.
+    /// The L2 blocks to execute, in order; of [`derive_part`] those that were asked for.
     pub payloads: Vec<Payload>,
-    /// The cursor after each payload.
+    /// The cursor after each payload of the L1 block.
     pub cursors: Vec<L2Cursor>,
     /// The batches that became complete in this block, in order.
     pub batches: Vec<BatchSeen>,
@@ -111,6 +112,22 @@ pub fn derive<L: L1Lookup>(
     l1: &L1Block,
     earlier: &L,
 ) -> Result<Derived, DeriveError<L::Error>> {
+    derive_part(params, pre, l1, earlier, 0..usize::MAX)
+}
+
+/// [`derive()`] for whoever executes a part of the L1 block only: keeps the payloads whose place among all
+/// of them is in `part`. A batch that covers many epochs brings all their deposits and forced
+/// transactions, together many times what a sequencer may list.
+///
+/// # Errors
+/// [`derive()`]'s.
+pub fn derive_part<L: L1Lookup>(
+    params: &Params,
+    pre: &DeriveState,
+    l1: &L1Block,
+    earlier: &L,
+    part: Range<usize>,
+) -> Result<Derived, DeriveError<L::Error>> {
     let linked = l1.at.height == pre.l1.height.next()
         && l1.at.hash == hash_of(&l1.block)
         && l1.block.header.prev_blockhash.to_byte_array() == pre.l1.hash.0;
@@ -121,6 +138,9 @@ pub fn derive<L: L1Lookup>(
         params,
         l1,
         lookup: Known { l1, earlier },
+        budget: Budget::of(params),
+        deposits: EpochDeposits::default(),
+        part,
         out: Derived {
             post: pre.clone(),
             payloads: Vec::new(),
@@ -149,6 +169,12 @@ struct Run<'a, L> {
     params: &'a Params,
     l1: &'a L1Block,
     lookup: Known<'a, L>,
+    /// What the batches of this block may still decode to.
+    budget: Budget,
+    /// Those of the current epoch.
+    deposits: EpochDeposits,
+    /// The payloads to keep.
+    part: Range<usize>,
     out: Derived,
 }
 
@@ -246,6 +272,10 @@ impl<L: L1Lookup> Run<'_, L> {
         post.prev_body = body_hash;
         post.channel = None;
         let outcome = self.take_blocks(index, body)?;
+        if let BatchOutcome::Dropped(reason) = &outcome {
+            let reason = reason.clone();
+            self.out.notes.push(Note::BatchDropped { index, reason });
+        }
         self.out.batches.push(BatchSeen {
             index,
             channel: envelope.header.channel_id(Kind::Batch),
@@ -261,9 +291,12 @@ impl<L: L1Lookup> Run<'_, L> {
         index: u64,
         body: &[u8],
     ) -> Result<BatchOutcome, DeriveError<L::Error>> {
-        let max = usize::try_from(self.params.max_batch_bytes).unwrap_or(usize::MAX);
-        let batch = match batch::decode(body, max, self.params.max_batch_blocks) {
+        let shared = self.budget != Budget::of(self.params);
+        let batch = match batch::decode(body, &mut self.budget) {
             Ok(batch) => batch,
+            Err(BatchFault::TooLarge | BatchFault::TooManyBlocks) if shared => {
+                return Ok(BatchOutcome::Dropped(BatchDrop::Budget));
+            }
             Err(fault) => return Ok(BatchOutcome::Dropped(BatchDrop::Body(fault))),
         };
         let expected = self.out.post.cursor.number.next();
@@ -281,12 +314,11 @@ impl<L: L1Lookup> Run<'_, L> {
             match self.append(step, time, block.transactions)? {
                 Ok(number) => taken = Some((taken.map_or(number, |(first, _)| first), number)),
                 Err(fault) => {
-                    let number = self.out.post.cursor.number.next();
-                    self.out.notes.push(Note::BatchCut { index, number, fault });
-                    return Ok(match taken {
-                        Some((first, last)) => BatchOutcome::Accepted { first, last },
-                        None => BatchOutcome::Dropped(BatchDrop::Block(fault)),
-                    });
+                    let Some((first, last)) = taken else {
+                        return Ok(BatchOutcome::Dropped(BatchDrop::Block(fault)));
+                    };
+                    self.out.notes.push(Note::BatchCut { index, number: last.next(), fault });
+                    return Ok(BatchOutcome::Accepted { first, last });
                 }
             }
         }
@@ -327,10 +359,14 @@ impl<L: L1Lookup> Run<'_, L> {
         user: Vec<alloy_primitives::Bytes>,
     ) -> Result<Result<L2Number, BlockFault>, DeriveError<L::Error>> {
         let DeriveState { epochs, cursor, .. } = &self.out.post;
-        let made = next_payload(self.params, cursor, epochs, &self.lookup, step, timestamp, user)?;
+        let list = BlockList { step, timestamp, user };
+        let (lookup, deposits) = (&self.lookup, &mut self.deposits);
+        let made = payload_after(self.params, cursor, epochs, lookup, deposits, list)?;
         Ok(made.map(|(payload, cursor)| {
             self.out.post.cursor = cursor;
-            self.out.payloads.push(payload);
+            if self.part.contains(&self.out.cursors.len()) {
+                self.out.payloads.push(payload);
+            }
             self.out.cursors.push(cursor);
             cursor.number
         }))

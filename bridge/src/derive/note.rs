@@ -44,6 +44,9 @@ pub enum BatchDrop {
     /// The body does not decode.
     #[error("its body does not decode: {0}")]
     Body(BatchFault),
+    /// The batches before it in the same L1 block left it too little of what they may decode to together.
+    #[error("the batches before it in the same Bitcoin block left it too little room")]
+    Budget,
     /// It does not start at the next block.
     #[error("it starts at block {found}, block {expected} is next")]
     NotNext {
@@ -61,6 +64,20 @@ pub enum BatchDrop {
     /// Its first block is invalid.
     #[error("its first block is invalid: {0}")]
     Block(BlockFault),
+}
+
+impl BatchDrop {
+    /// A short constant name, to count by.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Body(_) => "batch_body",
+            Self::Budget => "batch_budget",
+            Self::NotNext { .. } => "batch_not_next",
+            Self::WrongOrigin => "batch_wrong_origin",
+            Self::Empty => "batch_empty",
+            Self::Block(_) => "batch_block",
+        }
+    }
 }
 
 /// Something that the rules passed over.
@@ -82,7 +99,14 @@ pub enum Note {
         /// Its id.
         channel: B256,
     },
-    /// A batch's blocks from an invalid one on were dropped.
+    /// All of a batch was dropped.
+    BatchDropped {
+        /// The batch.
+        index: u64,
+        /// Why.
+        reason: BatchDrop,
+    },
+    /// A batch's blocks from an invalid one on were dropped, but not its first.
     BatchCut {
         /// The batch.
         index: u64,
@@ -99,6 +123,7 @@ impl Note {
         match self {
             Self::Ignored { reason, .. } => reason.label(),
             Self::ChannelTimedOut { .. } => "channel_timed_out",
+            Self::BatchDropped { reason, .. } => reason.label(),
             Self::BatchCut { .. } => "batch_cut",
         }
     }

@@ -4,10 +4,11 @@ use crate::world::{Chain, World, params, user_tx};
 use alloy_primitives::{B256, b256};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut};
+use kedge_bridge::batch::{BatchBlock, BatchFault};
 use kedge_bridge::deposit::{deposit_outputs, vault_script_tx};
 use kedge_bridge::derive::{
-    BatchDrop, BatchOutcome, BlockFault, DeriveError, DeriveState, Derived, ForcedCursor, Ignored,
-    L2Cursor, Note, derive, median_time, next_payload, subsidy, time_bounds,
+    BatchDrop, BatchOutcome, BatchSeen, BlockFault, DeriveError, DeriveState, Derived,
+    ForcedCursor, Ignored, L2Cursor, Note, derive, median_time, next_payload, subsidy, time_bounds,
 };
 use kedge_bridge::envelope::{EnvelopeHeader, Kind, chunk_hash, parse_input};
 use kedge_bridge::forced;
@@ -423,6 +424,94 @@ fn several_batches_in_one_block_are_taken_in_order() {
     let indices: Vec<_> = derived.batches.iter().map(|batch| batch.index).collect();
     assert_eq!(indices, [0, 1]);
     assert_eq!(derived.payloads.len(), 3);
+}
+
+#[test]
+fn batches_of_one_l1_block_share_one_budget_of_blocks() {
+    // Two blocks and one are just what an L1 block may make of its batches.
+    let mut params = params();
+    params.max_batch_blocks = 3;
+    let mut world = World::new(params);
+    mine(&mut world, vec![]);
+    world.build(true, None, vec![]).unwrap();
+    world.build(false, None, vec![user_tx(0, 100_000, 10)]).unwrap();
+    let mut reveals = world.close(|_| {}, 0);
+    for nonce in 1..3 {
+        world.build(false, None, vec![user_tx(nonce, 100_000, 10)]).unwrap();
+        reveals.extend(world.close(|_| {}, 0));
+    }
+    let derived = mine(&mut world, reveals);
+    let outcomes: Vec<_> = derived.batches.iter().map(|batch| batch.outcome.clone()).collect();
+    let accepted =
+        |first, last| BatchOutcome::Accepted { first: L2Number(first), last: L2Number(last) };
+    let dropped = BatchOutcome::Dropped(BatchDrop::Budget);
+    assert_eq!(outcomes, [accepted(1, 2), accepted(3, 3), dropped]);
+    assert_eq!(derived.payloads.len(), 3);
+    assert_eq!(derived.notes, [Note::BatchDropped { index: 2, reason: BatchDrop::Budget }]);
+    assert_eq!(derived.notes[0].label(), "batch_budget");
+    // Its index is consumed as ever, and the next L1 block has a budget of its own.
+    assert_eq!(world.state.next_batch, 3);
+    world.reset();
+    world.build(false, None, vec![user_tx(2, 100_000, 10)]).unwrap();
+    let again = world.close(|_| {}, 0);
+    assert_eq!(mine(&mut world, again).batches[0].outcome, accepted(4, 4));
+}
+
+#[test]
+fn batches_of_one_l1_block_share_one_budget_of_bytes() {
+    for (room, taken) in [(0, 2), (1, 1)] {
+        let mut world = with_blocks(1, 10);
+        let size = |world: &World| {
+            world.unsafe_blocks.iter().map(BatchBlock::decoded_size).sum::<usize>() as u32
+        };
+        let mut bytes = size(&world);
+        let mut reveals = world.close(|_| {}, 0);
+        world.build(false, None, vec![user_tx(3, 100_000, 10)]).unwrap();
+        bytes += size(&world);
+        reveals.extend(world.close(|_| {}, 0));
+        world.params.max_batch_bytes = bytes - room;
+        let derived = mine(&mut world, reveals);
+        let accepted = |batch: &&BatchSeen| matches!(batch.outcome, BatchOutcome::Accepted { .. });
+        assert_eq!(derived.batches.iter().filter(accepted).count(), taken, "{derived:?}");
+        let last = &derived.batches[1].outcome;
+        assert_eq!(*last == BatchOutcome::Dropped(BatchDrop::Budget), taken == 1);
+    }
+}
+
+#[test]
+fn a_batch_too_large_for_a_whole_budget_is_no_batch() {
+    let mut world = with_blocks(1, 10);
+    let reveals = world.close(|_| {}, 0);
+    world.params.max_batch_bytes = 100;
+    let derived = mine(&mut world, reveals);
+    let fault = BatchDrop::Body(BatchFault::TooLarge);
+    assert_eq!(derived.batches[0].outcome, BatchOutcome::Dropped(fault));
+}
+
+#[test]
+fn a_batch_that_does_not_decode_leaves_nothing_of_the_budget() {
+    let mut world = with_blocks(0, 0);
+    let mut reveals = world.close(|_| {}, 3);
+    // The sequencer knows, and makes the blocks again.
+    world.base = world.state.cursor;
+    world.cursor = world.state.cursor;
+    world.build(true, None, vec![]).unwrap();
+    reveals.extend(world.close(|_| {}, 0));
+    let derived = mine(&mut world, reveals);
+    let labels: Vec<_> = derived.notes.iter().map(Note::label).collect();
+    assert_eq!(labels, ["batch_body", "batch_budget"]);
+    assert_eq!((derived.payloads.len(), world.state.next_batch), (0, 2));
+    // What is dropped for another reason takes its size.
+    world.reset();
+    world.build(true, None, vec![]).unwrap();
+    let mut reveals = world.close(|batch| batch.last_origin[0] ^= 1, 0);
+    world.base = world.state.cursor;
+    world.cursor = world.state.cursor;
+    world.build(true, None, vec![]).unwrap();
+    reveals.extend(world.close(|_| {}, 0));
+    let derived = mine(&mut world, reveals.clone());
+    let labels: Vec<_> = derived.notes.iter().map(Note::label).collect();
+    assert_eq!((labels, derived.payloads.len()), (vec!["batch_wrong_origin"], 1));
 }
 
 #[test]

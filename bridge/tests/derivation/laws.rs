@@ -196,9 +196,11 @@ impl Run {
         // What the sequencer built on the same cursor is what is derived.
         let mut at = 0usize;
         let mut cursor = pre.cursor;
+        // A batch that does not decode takes the budget of those after it in the L1 block.
+        let mut budget = true;
         for batch in &derived.batches {
             let plan: &Plan = &self.world.plans[&batch.channel];
-            if plan.base == cursor && plan.intact {
+            if plan.base == cursor && plan.intact && budget {
                 let last = plan.payloads.last().unwrap().number;
                 let first = plan.payloads[0].number;
                 assert_eq!(batch.outcome, BatchOutcome::Accepted { first, last });
@@ -216,7 +218,8 @@ impl Run {
                     assert_eq!(cursor.number, *last);
                 }
                 BatchOutcome::Dropped(reason) => {
-                    let intact = plan.base == cursor && plan.intact;
+                    let intact = plan.base == cursor && plan.intact && budget;
+                    budget &= !matches!(reason, BatchDrop::Body(_));
                     assert!(!intact, "{reason}");
                     if plan.base == cursor && matches!(reason, BatchDrop::WrongOrigin) {
                         assert!(!plan.intact);

@@ -8,7 +8,7 @@ use alloy_eips::{
     eip7702::{Authorization, SignedAuthorization},
 };
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
-use kedge_bridge::batch::{self, Batch, BatchBlock, BatchFault, EncodeError, encode};
+use kedge_bridge::batch::{self, Batch, BatchBlock, BatchFault, Budget, EncodeError, encode};
 use kedge_genesis::L2Number;
 use miniz_oxide::deflate::compress_to_vec;
 use proptest::prelude::*;
@@ -160,7 +160,8 @@ prop_compose! {
 }
 
 fn decode(body: &[u8], max: usize) -> Result<Batch, BatchFault> {
-    batch::decode(body, max, params().max_batch_blocks)
+    let blocks = params().max_batch_blocks;
+    batch::decode(body, &mut Budget { bytes: max, blocks })
 }
 
 fn limit() -> usize {
@@ -341,6 +342,52 @@ fn bombs_are_bounded_by_the_limit() {
     assert!(encoded.len() < 300);
     assert!(decode(&encoded, max).is_err());
     assert_eq!(decode(&encoded, batch.decoded_size()), Ok(batch));
+}
+
+#[test]
+fn a_batch_takes_what_it_decodes_to_from_the_budget() {
+    let whole = Budget::of(params());
+    assert_eq!(whole, Budget { bytes: limit(), blocks: params().max_batch_blocks });
+    let batch = sample();
+    let (encoded, size) = (encode(&batch).unwrap(), batch.decoded_size());
+    assert!(size > sample_columns().len());
+    let mut budget = whole;
+    assert_eq!(batch::decode(&encoded, &mut budget), Ok(batch.clone()));
+    let left = Budget { bytes: whole.bytes - size, blocks: whole.blocks - 2 };
+    assert_eq!(budget, left);
+    // Inflated to more than it decodes to: a dictionary of addresses that nothing names.
+    let mut columns = sample_columns();
+    let at = columns.windows(21).position(|part| part == [&[20][..], &[0xaa; 20]].concat());
+    let dictionary = [&[0xd0, 0x0f][..], &[0xaa; 2_000]].concat();
+    columns.splice(at.unwrap()..at.unwrap() + 21, dictionary);
+    assert_eq!(batch::decode(&body(&columns), &mut budget), Ok(batch.clone()));
+    let bytes = left.bytes - columns.len();
+    assert_eq!(budget, Budget { bytes, blocks: left.blocks - 2 });
+    // Exactly what is left is enough, and then there is nothing.
+    let mut exact = Budget { bytes: size, blocks: 2 };
+    assert_eq!(batch::decode(&encoded, &mut exact), Ok(batch));
+    let none = Budget { bytes: 0, blocks: 0 };
+    assert_eq!(exact, none);
+    for (budget, fault) in [
+        (Budget { bytes: size - 1, blocks: 2 }, BatchFault::TooLarge),
+        (Budget { bytes: size, blocks: 1 }, BatchFault::TooManyBlocks),
+        (none, BatchFault::TooLarge),
+    ] {
+        let mut left = budget;
+        assert_eq!(batch::decode(&encoded, &mut left), Err(fault));
+        assert_eq!(left, none);
+    }
+}
+
+#[test]
+fn a_body_that_is_no_batch_takes_the_whole_budget() {
+    let cut = encode(&sample()).unwrap();
+    let bodies = [vec![], vec![1], cut[..cut.len() - 1].to_vec(), body(&[0; 30])];
+    for bad in bodies {
+        let mut budget = Budget::of(params());
+        assert!(batch::decode(&bad, &mut budget).is_err());
+        assert_eq!(budget, Budget { bytes: 0, blocks: 0 });
+    }
 }
 
 #[test]

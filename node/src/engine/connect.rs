@@ -225,6 +225,7 @@ fn note_row(note: &Note) -> NoteRow {
             format!("{kind:?} in input {input} of {txid}: {reason}")
         }
         Note::ChannelTimedOut { channel } => format!("channel {channel} was not complete in time"),
+        Note::BatchDropped { index, reason } => format!("batch {index}: {reason}"),
         Note::BatchCut { index, number, fault } => {
             format!("batch {index} from block {number} on: {fault}")
         }
