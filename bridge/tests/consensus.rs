@@ -114,6 +114,31 @@ fn a_reveal_of_two_chunks_is_valid_and_carries_both() {
 }
 
 #[test]
+fn the_bond_pays_for_the_largest_proof_at_the_proof_fee_ceiling() {
+    let challenger = key(&dev_secrets::RECOVERY).x_only_public_key().0;
+    let body = vec![7; usize::from(params().max_chunks) * params().max_chunk_bytes as usize];
+    let parts =
+        split(Kind::Proof, params().chain_id, 0, Default::default(), &body, params()).unwrap();
+    assert_eq!(parts.len(), usize::from(params().max_chunks));
+    let change = TxOut { value: Amount::from_sat(1_000), script_pubkey: elsewhere() };
+    let mut vbytes = 0;
+    for (header, chunk) in &parts {
+        let leaf = leaf_script(&challenger, Kind::Proof, header, chunk).unwrap();
+        let commit = Commit::new(challenger, leaf).unwrap();
+        let output = TxOut { value: Amount::ZERO, script_pubkey: commit.script_pubkey() };
+        // A key-path input (57.5 virtual bytes), change, and version, counts and lock time.
+        vbytes += output.size() as u64 + 58 + change.size() as u64 + 11;
+        vbytes += reveal_vsize(&[commit], std::slice::from_ref(&change));
+    }
+    let most = params().max_proof_vbytes();
+    assert!(vbytes <= most && most - vbytes < most / 100, "{vbytes} of {most}");
+    let fee = FeeRate::from_sat_per_vb(params().proof_fee_rate / 1_000).unwrap();
+    let fee = fee.fee_vb(vbytes).unwrap().to_sat();
+    let (most, bond) = (params().max_proof_fee().0, params().proposer_bond.0);
+    assert!(fee <= most && most <= bond, "{fee} {most} {bond}");
+}
+
+#[test]
 fn any_two_of_three_signers_pay_and_one_does_not() {
     let vault = vault();
     let plan =

@@ -75,6 +75,7 @@ impl Params {
             forced_sats_per_100_gas,
             refund_delay,
             proposer_bond: Sats(proposer_bond),
+            proof_fee_rate,
             bond_margin,
             min_deposit: Sats(min_deposit),
             min_withdrawal: Sats(min_withdrawal),
@@ -109,7 +110,8 @@ impl Params {
         list.push(block_overhead_gas).push(deposit_gas).push(attributes_gas);
         list.push(deposits_gas_per_block).push(forced_gas_per_epoch);
         list.push(forced_sats_per_100_gas).push(refund_delay).push(proposer_bond);
-        list.push(bond_margin).push(min_deposit).push(min_withdrawal);
+        list.push(proof_fee_rate).push(bond_margin);
+        list.push(min_deposit).push(min_withdrawal);
         list.push(rotation_grace).push(recovery_delay);
         list.push(max_batch_bytes).push(max_batch_blocks);
         list.push(max_chunk_bytes).push(max_chunks);
@@ -168,10 +170,10 @@ mod tests {
         assert_eq!(
             hashes,
             [
-                b256!("006d0f52e58f5cb313952da18497d8f7229e5585987a06b236d534fb8ce26d33"),
-                b256!("0322028fefc9b4c54c94248c76f4517ad4ad4b0a0121ccd715c70ead4a7ca38b"),
-                b256!("8f3e446b6eb2cd21410e5be68daf6154a47da5564795ebffe38cf873bebf3d59"),
-                b256!("5e9b465532e990e2c6964d7ea75da9332fd31cb5e1a0aa3a876769ad451166cd"),
+                b256!("d7572ac51dbc9b8e43839078feed875b59daae827227335bcfa15484f0868150"),
+                b256!("40eace02889089ed76e7b667cd6ca35055ad3535eaeab4b04365e90e6f80415a"),
+                b256!("a51649402f098e033585e1f8093a8ba999a9db039a40ab3fa447ab0d049d0984"),
+                b256!("b4a5aae1a4a3b1545091333096aaa9b4045034054faa723778a64a3e70905f06"),
             ]
         );
     }

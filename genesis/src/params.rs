@@ -146,8 +146,11 @@ pub struct Params {
     pub forced_sats_per_100_gas: u64,
     /// L1 blocks after which a depositor may take an unswept plain-address payment back.
     pub refund_delay: u16,
-    /// Bond of an assertion: covers publishing the largest proof at the fee ceiling.
+    /// Bond of an assertion: pays for publishing the largest proof at the proof fee ceiling.
     pub proposer_bond: Sats,
+    /// The proof fee ceiling, sat per 1,000 virtual bytes: up to this fee rate on Bitcoin the bond pays for
+    /// any proof.
+    pub proof_fee_rate: u64,
     /// L1 blocks beyond the challenge window for which a bond stays slashable.
     pub bond_margin: u16,
     /// Smaller deposits are not credited (they are listed as unattributed).
@@ -177,6 +180,10 @@ pub struct Params {
     pub keys: Option<Keys>,
 }
 
+/// What a chunk of a proof takes on Bitcoin besides its bytes, at most, virtual bytes: header and pushes of
+/// its envelope, the reveal around it, its commit output and a share of the transaction that pays for it.
+const CHUNK_OVERHEAD_VBYTES: u64 = 1_000;
+
 /// The most L1 blocks whose forced messages one epoch takes, so that deriving an epoch reads a bounded
 /// number of Bitcoin blocks however long the queue was held up.
 pub const FORCED_BLOCKS_PER_EPOCH: u32 = 16;
@@ -186,6 +193,27 @@ impl Params {
     /// what a fraud proof carries is bounded: this, and one block's witness.
     pub const fn segment_witness_target(&self) -> u64 {
         self.block_witness_limit / 4
+    }
+
+    /// The most L2 blocks of one segment: the meter charges each `block_overhead_gas` at least.
+    pub const fn max_segment_blocks(&self) -> u64 {
+        match self.block_overhead_gas {
+            0 => u64::MAX,
+            overhead => self.segment_target_gas.div_ceil(overhead),
+        }
+    }
+
+    /// Virtual size of the largest proof that a channel carries: chunks of witness bytes, four to a virtual
+    /// byte, and the transactions around them.
+    pub const fn max_proof_vbytes(&self) -> u64 {
+        let chunks = self.max_chunks as u64;
+        let witness = chunks.saturating_mul(self.max_chunk_bytes as u64);
+        witness.div_ceil(4).saturating_add(chunks.saturating_mul(CHUNK_OVERHEAD_VBYTES))
+    }
+
+    /// What publishing the largest proof costs at the proof fee ceiling.
+    pub const fn max_proof_fee(&self) -> Sats {
+        Sats(self.max_proof_vbytes().saturating_mul(self.proof_fee_rate).div_ceil(1_000))
     }
 }
 
@@ -213,7 +241,8 @@ const MAINNET: Params = Params {
     forced_gas_per_epoch: 8_388_608,
     forced_sats_per_100_gas: 1,
     refund_delay: 1008,
-    proposer_bond: Sats(10_000_000),
+    proposer_bond: Sats(100_000_000),
+    proof_fee_rate: 80_000,
     bond_margin: 144,
     min_deposit: Sats(10_000),
     min_withdrawal: Sats(10_000),
@@ -318,6 +347,8 @@ const _: () = {
     while let [network, rest @ ..] = networks {
         let params = network.params();
         assert!(params.segment_target_gas + params.block_gas_limit <= MAX_SEGMENT_GAS);
+        // Whoever proves an assertion wrong gets the bond, which has to be worth it.
+        assert!(params.max_proof_fee().0 <= params.proposer_bond.0);
         // One deposit at least fits the deposits' share, so an epoch's deposits always progress.
         assert!(params.deposit_gas <= params.deposits_gas_per_block);
         assert!(
