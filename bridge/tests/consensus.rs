@@ -6,7 +6,7 @@ use bitcoin::{
 };
 use bitcoinkernel::{PrecomputedTransactionData, VERIFY_ALL, verify};
 use kedge_bridge::{
-    bond::Bond,
+    bond::{Bond, BondSpend, reward_spend},
     commit::{Commit, CommitOutput, reveal, reveal_vsize},
     envelope::{Kind, envelopes, leaf_script, sign_batch, split},
     multisig::SignError,
@@ -192,6 +192,7 @@ fn a_bond_returns_after_its_delay_only_and_only_to_its_proposer() {
     assert_eq!(tx.input[0].sequence, Sequence::from_height(12));
     let fee = value.0 - tx.output[0].value.to_sat();
     assert_eq!(fee, rate(3).fee_wu(tx.weight()).unwrap().to_sat());
+    assert_eq!(bond.spent_by(&tx.input[0].witness), Some(BondSpend::Return));
 
     assert!(!valid(&spend(&key(&dev_secrets::RECOVERY)), &prevouts));
     let mut early = tx;
@@ -200,15 +201,30 @@ fn a_bond_returns_after_its_delay_only_and_only_to_its_proposer() {
 }
 
 #[test]
-fn signers_slash_a_bond_at_once() {
-    let proposer = key(&dev_secrets::SEQUENCER);
+fn signers_slash_a_bond_at_once_and_its_challenger_takes_the_reward() {
+    let (proposer, challenger) = (key(&dev_secrets::SEQUENCER), key(&[5; 32]));
     let bond = Bond::of(params(), proposer.x_only_public_key().0).unwrap();
     let value = params().proposer_bond;
-    let plan = bond.slash_spend(outpoint(4), value, elsewhere(), rate(3)).unwrap();
+    let rewarded = challenger.x_only_public_key().0;
+    let plan = bond.slash_spend(outpoint(4), value, &rewarded, rate(3)).unwrap();
     let shares: Vec<_> =
         signers().iter().take(2).map(|signer| plan.sign(signer).unwrap()).collect();
-    assert!(valid(&plan.assemble(&shares).unwrap(), &[bond.tx_out(value)]));
+    let slash = plan.assemble(&shares).unwrap();
+    assert!(valid(&slash, &[bond.tx_out(value)]));
+    assert_eq!(bond.spent_by(&slash.input[0].witness), Some(BondSpend::Slash));
     assert_eq!(plan.sign(&proposer), Err(SignError::NotASigner));
+
+    let other = TxOut { value: Amount::from_sat(70_000), ..slash.output[0].clone() };
+    let prevouts = [slash.output[0].clone(), other];
+    let rewards: Vec<_> =
+        prevouts.iter().zip(5..).map(|(it, n)| (outpoint(n), Sats(it.value.to_sat()))).collect();
+    let spend = |by| reward_spend(&rewards, elsewhere(), rate(3), by).unwrap();
+    let tx = spend(&challenger);
+    assert!(valid(&tx, &prevouts));
+    let held: Amount = prevouts.iter().map(|output| output.value).sum();
+    assert_eq!(held - tx.output[0].value, rate(3).fee_wu(tx.weight()).unwrap());
+    assert!(!valid(&spend(&proposer), &prevouts));
+    assert!(signers().iter().all(|signer| !valid(&spend(signer), &prevouts)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Wire formats: fixed vectors, round trips as laws, and tables of hostile input.
 
 mod batch;
+mod bond;
 mod deposit;
 mod envelope;
 mod messages;
