@@ -6,9 +6,11 @@
 pub mod bitcoind;
 pub mod chain;
 pub mod kedge;
+pub mod l1;
 pub mod process;
 pub mod regtest;
 pub mod rpc;
+pub mod sim_bitcoin;
 pub mod tools;
 pub mod wallet;
 

@@ -6,10 +6,11 @@
 //! process, each block and each accepted transaction goes to a journal first; opening replays what the
 //! engine does not have.
 
-mod coins;
+pub mod coins;
 mod journal;
-mod pool;
-mod template;
+pub mod pool;
+pub mod rules;
+pub mod template;
 
 use super::{Bitcoin, Broadcast, ChainInfo, L1Error, Unspent};
 use async_trait::async_trait;
@@ -26,7 +27,8 @@ use coins::{Coin, Coins};
 use journal::Journal;
 use kedge_genesis::L1Height;
 use parking_lot::Mutex;
-use pool::{Pool, Tip};
+use pool::Pool;
+use rules::{Refusal, Tip, code};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -327,7 +329,7 @@ impl Embedded {
                 Ok(Broadcast::Accepted)
             }
             Ok(false) => Ok(Broadcast::AlreadyKnown),
-            Err(refusal) if refusal.code == pool::code::KNOWN => Ok(Broadcast::AlreadyKnown),
+            Err(refusal) if refusal.code == code::KNOWN => Ok(Broadcast::AlreadyKnown),
             Err(refusal) => Ok(Broadcast::Rejected { code: refusal.code, reason: refusal.reason }),
         }
     }
@@ -536,13 +538,13 @@ impl State {
         Ok(spent.iter().map(coins).collect())
     }
 
-    fn admit(&mut self, tx: Arc<Transaction>) -> Result<bool, pool::Refusal> {
+    fn admit(&mut self, tx: Arc<Transaction>) -> Result<bool, Refusal> {
         let tip = Tip { height: self.height(), median_times: self.median_times.clone() };
         self.pool.accept(tx, &self.coins, &tip, u64::from(now()))
     }
 
     fn compact(&mut self) -> Result<(), L1Error> {
-        let stale = self.pool.len() == 0 && self.pending.len() > 0;
+        let stale = self.pool.is_empty() && self.pending.len() > 0;
         if stale || self.pending.len() > POOL_JOURNAL_LIMIT {
             self.rewrite_pending()?;
         }

@@ -14,6 +14,7 @@ use kedge::{
 use kedge_bridge::envelope::{EnvelopeHeader, envelopes};
 use kedge_genesis::{BitcoinNetwork, L1Height};
 use kedge_tests::bitcoind::Bitcoind;
+use kedge_tests::sim_bitcoin::SimBitcoin;
 use serde_json::json;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -26,6 +27,7 @@ pub(crate) struct Chain {
 pub(crate) enum Node {
     Embedded(Arc<Embedded>, #[expect(dead_code, reason = "removed when dropped")] TempDir),
     Core(Box<Bitcoind>),
+    Sim(Arc<SimBitcoin>),
 }
 
 impl Chain {
@@ -41,10 +43,20 @@ impl Chain {
         Ok(Self { bitcoin: Arc::new(rpc), node: Node::Core(Box::new(core)) })
     }
 
+    pub(crate) fn simulated() -> Result<Self> {
+        let chain = Arc::new(SimBitcoin::new());
+        Ok(Self { bitcoin: chain.clone(), node: Node::Sim(chain) })
+    }
+
     pub(crate) async fn mine(&self, count: u32, to: &Address) -> Result {
         match &self.node {
             Node::Embedded(chain, _) => drop(chain.mine(count, &to.script_pubkey())?),
             Node::Core(core) => drop(core.mine(count, to).await?),
+            Node::Sim(chain) => {
+                for _ in 0..count {
+                    chain.mine_now(&to.script_pubkey())?;
+                }
+            }
         }
         Ok(())
     }
@@ -65,6 +77,12 @@ impl Chain {
                 for _ in 0..=depth {
                     let params = json!([to.to_string(), []]);
                     core.rpc().call("generateblock", params).await?;
+                }
+            }
+            Node::Sim(chain) => {
+                chain.take_back_now(depth)?;
+                for _ in 0..=depth {
+                    chain.mine_exactly_now(&to.script_pubkey(), &[])?;
                 }
             }
         }

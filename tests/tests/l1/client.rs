@@ -10,7 +10,7 @@ use kedge_genesis::{BitcoinNetwork, L1Height, Network};
 use kedge_tests::bitcoind::Bitcoind;
 use std::time::Duration;
 
-on_both! {
+on_all! {
     a_node_answers_what_the_chain_is
 }
 

@@ -1,7 +1,8 @@
-//! The node's view of Bitcoin, its wallet and its publisher, on the embedded chain and on Bitcoin Core alike.
+//! The node's view of Bitcoin, its wallet and its publisher, on the embedded chain, on Bitcoin Core and on the
+//! simulated chain alike.
 
-/// Runs each test on both kinds of chain.
-macro_rules! on_both {
+/// Runs each test on every kind of chain.
+macro_rules! on_all {
     ($($law:ident)*) => {
         mod embedded {
             $(#[tokio::test]
@@ -13,6 +14,12 @@ macro_rules! on_both {
             $(#[tokio::test]
             async fn $law() -> crate::Result {
                 super::$law(crate::chain::Chain::core().await?).await
+            })*
+        }
+        mod simulated {
+            $(#[tokio::test]
+            async fn $law() -> crate::Result {
+                super::$law(crate::chain::Chain::simulated()?).await
             })*
         }
     };

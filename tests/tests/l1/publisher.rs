@@ -18,7 +18,7 @@ use kedge_bridge::envelope::{Kind, envelopes, sign_batch, split};
 use kedge_genesis::{BitcoinNetwork, L1Height, Network, params::dev_secrets};
 use std::sync::Arc;
 
-on_both! {
+on_all! {
     a_batch_is_published_and_survives_a_reorg
     chunks_arrive_in_order
     a_large_batch_follows_another

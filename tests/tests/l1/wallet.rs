@@ -10,7 +10,7 @@ use kedge::{
     wallet::{TxPlace, WalletError},
 };
 
-on_both! {
+on_all! {
     a_payment_goes_through_mempool_and_block
     a_wallet_follows_a_reorg
 }

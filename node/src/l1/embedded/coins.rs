@@ -1,52 +1,59 @@
 //! The unspent outputs of the embedded chain, kept in memory and fed from blocks.
 
-use bitcoin::{Block, OutPoint, TxOut};
+use bitcoin::{Block, OutPoint, Transaction, TxOut};
 use std::collections::HashMap;
 
 /// An unspent output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Coin {
-    pub(super) output: TxOut,
+pub struct Coin {
+    /// Itself.
+    pub output: TxOut,
     /// Height of the block that made it.
-    pub(super) height: u32,
+    pub height: u32,
     /// Whether a coinbase transaction made it: not to be spent for 100 blocks.
-    pub(super) coinbase: bool,
+    pub coinbase: bool,
 }
 
 /// All unspent outputs as of the tip.
 #[derive(Debug, Default)]
-pub(super) struct Coins(HashMap<OutPoint, Coin>);
+pub struct Coins(HashMap<OutPoint, Coin>);
 
 impl Coins {
-    pub(super) fn get(&self, outpoint: &OutPoint) -> Option<&Coin> {
+    /// An unspent output.
+    pub fn get(&self, outpoint: &OutPoint) -> Option<&Coin> {
         self.0.get(outpoint)
     }
 
     /// Takes a block in. The genesis block's output never existed, by rule.
-    pub(super) fn connect(&mut self, block: &Block, height: u32) {
+    pub fn connect(&mut self, block: &Block, height: u32) {
         if height == 0 {
             return;
         }
         for tx in &block.txdata {
-            let coinbase = tx.is_coinbase();
-            if !coinbase {
-                for input in &tx.input {
-                    self.0.remove(&input.previous_output);
-                }
+            self.apply(tx, height);
+        }
+    }
+
+    /// Takes one transaction of the block at `height` in.
+    pub fn apply(&mut self, tx: &Transaction, height: u32) {
+        let coinbase = tx.is_coinbase();
+        if !coinbase {
+            for input in &tx.input {
+                self.0.remove(&input.previous_output);
             }
-            let txid = tx.compute_txid();
-            for (vout, output) in (0..).zip(&tx.output) {
-                if !output.script_pubkey.is_op_return() {
-                    let coin = Coin { output: output.clone(), height, coinbase };
-                    self.0.insert(OutPoint { txid, vout }, coin);
-                }
+        }
+        let txid = tx.compute_txid();
+        for (vout, output) in (0..).zip(&tx.output) {
+            if !output.script_pubkey.is_op_return() {
+                let coin = Coin { output: output.clone(), height, coinbase };
+                self.0.insert(OutPoint { txid, vout }, coin);
             }
         }
     }
 
     /// Takes a block back out. `spent` are the coins that it spent, by transaction after the coinbase
     /// and input.
-    pub(super) fn disconnect(&mut self, block: &Block, spent: Vec<Vec<Coin>>) {
+    pub fn disconnect(&mut self, block: &Block, spent: Vec<Vec<Coin>>) {
         for tx in &block.txdata {
             let txid = tx.compute_txid();
             for vout in 0..u32::try_from(tx.output.len()).expect("a block bounds its outputs") {

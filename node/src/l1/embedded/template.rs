@@ -12,25 +12,31 @@ use bitcoin::{
 /// Regtest halves the subsidy every 150 blocks.
 const HALVING_INTERVAL: u32 = 150;
 /// What the transactions of a block may weigh, leaving room for header and coinbase.
-pub(super) const MAX_TXS_WEIGHT: u64 = 4_000_000 - 8_000;
+pub const MAX_TXS_WEIGHT: u64 = 4_000_000 - 8_000;
 /// The tag of the output that commits to the witnesses.
 const COMMITMENT_TAG: [u8; 4] = [0xaa, 0x21, 0xa9, 0xed];
 
 /// What a new block stands on and pays.
-pub(super) struct Template<'a> {
-    pub(super) parent: BlockHash,
-    pub(super) height: u32,
-    pub(super) time: u32,
-    pub(super) bits: CompactTarget,
-    pub(super) script: &'a Script,
-    pub(super) fees: u64,
+pub struct Template<'a> {
+    /// The block before it.
+    pub parent: BlockHash,
+    /// Its height.
+    pub height: u32,
+    /// Its header's time, Unix seconds.
+    pub time: u32,
+    /// Its target.
+    pub bits: CompactTarget,
+    /// What the coinbase pays.
+    pub script: &'a Script,
+    /// The fees of its transactions, satoshis.
+    pub fees: u64,
     /// Makes blocks of the same height differ.
-    pub(super) extra: u64,
+    pub extra: u64,
 }
 
 impl Template<'_> {
     /// The finished block with these transactions.
-    pub(super) fn block(&self, txs: impl Iterator<Item = Transaction>) -> Block {
+    pub fn block(&self, txs: impl Iterator<Item = Transaction>) -> Block {
         let mut txdata = vec![self.coinbase()];
         txdata.extend(txs);
         let header = Header {
@@ -83,6 +89,6 @@ impl Template<'_> {
 }
 
 /// New coins of a regtest block, in satoshis.
-pub(super) fn subsidy(height: u32) -> u64 {
+pub fn subsidy(height: u32) -> u64 {
     5_000_000_000_u64.checked_shr(height / HALVING_INTERVAL).unwrap_or_default()
 }
