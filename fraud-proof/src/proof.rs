@@ -31,6 +31,8 @@ pub const PROOF_VERSION: u8 = 0;
 /// The largest content that a decoder inflates, bytes. A segment's metered witness is at most
 /// [`kedge_genesis::Params::segment_witness_target`] and one block's limit, 2.5 MB.
 pub const MAX_CONTENT_BYTES: usize = 8 << 20;
+/// The most codes of one proof. The meter charges whoever loads one for the account that has it.
+pub const MAX_CODES: usize = 1 << 13;
 /// Bytes before the compressed content.
 pub const HEAD_BYTES: usize = 1 + 32 + 32 + 4;
 
@@ -228,16 +230,16 @@ fn read(head: ProofHead, content: &[u8]) -> Result<Proof, CodecError> {
 }
 
 fn read_claim(r: &mut Reader<'_>) -> Result<Claim, CodecError> {
-    Claim::decode(&r.item::<Bytes>()?)
+    Claim::decode(r.bytes()?)
 }
 
 fn read_run(r: &mut Reader<'_>) -> Result<Run, CodecError> {
     const MALFORMED: CodecError = CodecError(alloy_rlp::Error::Custom("malformed"));
     let post = read_claim(r)?;
-    let state = DeriveState::decode(&r.item::<Bytes>()?)?;
-    let header = alloy_rlp::decode_exact(r.item::<Bytes>()?)?;
-    let nodes = unpack(&r.item::<Bytes>()?).ok_or(MALFORMED)?;
-    let codes = r.each(usize::MAX, Reader::item::<Bytes>)?;
+    let state = DeriveState::decode(r.bytes()?)?;
+    let header = alloy_rlp::decode_exact(r.bytes()?)?;
+    let nodes = unpack(r.bytes()?).ok_or(MALFORMED)?;
+    let codes = r.each(MAX_CODES, Reader::item::<Bytes>)?;
     let codes: BTreeMap<B256, Bytes> =
         codes.into_iter().map(|code| (keccak256(&code), code)).collect();
     Ok(Run { post, state, header, witness: Witness { nodes, codes, headers: Vec::new() } })

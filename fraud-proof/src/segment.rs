@@ -7,7 +7,8 @@ use crate::step::{Applied, Executor};
 use alloc::vec::Vec;
 use alloy_primitives::B256;
 use kedge_bridge::derive::{
-    BatchOutcome, BatchSeen, DeriveError, DeriveState, Derived, L1Block, L1Lookup, L2Cursor, derive,
+    BatchOutcome, BatchSeen, DeriveError, DeriveState, Derived, L1Block, L1Lookup, L2Cursor,
+    derive_part,
 };
 use kedge_genesis::{L2Number, Params};
 use kedge_vm::{
@@ -79,12 +80,15 @@ pub(crate) fn run_segment<L: L1Lookup, E: Executor>(
     earlier: &L,
     executor: &mut E,
 ) -> Result<Claim, SegmentError<L::Error, E::Error>> {
-    let Derived { post, payloads, cursors, batches, .. } =
-        derive(params, state, l1, earlier).map_err(SegmentError::Derive)?;
     let skip = usize::try_from(pre.offset).map_err(|_| SegmentError::Position)?;
+    // No segment is longer, and all payloads of an L1 block can be a hundred times as many.
+    let most = usize::try_from(params.max_segment_blocks()).unwrap_or(usize::MAX);
+    let part = skip..skip.saturating_add(most);
+    let Derived { post, payloads, cursors, batches, .. } =
+        derive_part(params, state, l1, earlier, part).map_err(SegmentError::Derive)?;
     let number = match skip.checked_sub(1) {
         None => state.cursor.number,
-        Some(before) if skip < payloads.len() => {
+        Some(before) if skip < cursors.len() => {
             cursors.get(before).map(|cursor| cursor.number).ok_or(SegmentError::Position)?
         }
         Some(_) => return Err(SegmentError::Position),
@@ -94,7 +98,9 @@ pub(crate) fn run_segment<L: L1Lookup, E: Executor>(
     }
     let mut segmenter = Segmenter::new(params, &batches, post.cursor.number);
     let mut output_root = pre.output_root;
-    for (offset, (payload, cursor)) in (1u32..).zip(payloads.iter().zip(&cursors)).skip(skip) {
+    let first = pre.offset.saturating_add(1);
+    for (offset, (payload, cursor)) in (first..).zip(payloads.iter().zip(cursors.iter().skip(skip)))
+    {
         let applied = executor.apply(payload, cursor).map_err(SegmentError::Execute)?;
         output_root = applied.output_root;
         if segmenter.ends(&applied) {

@@ -90,6 +90,14 @@ impl<'a> Reader<'a> {
         Ok(T::decode(&mut self.0)?)
     }
 
+    /// Reads a byte string in place.
+    ///
+    /// # Errors
+    /// When the next bytes are none.
+    pub fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
+        Ok(Header::decode_bytes(&mut self.0, false)?)
+    }
+
     /// Reads a field that is itself a list, all of it.
     ///
     /// # Errors

@@ -147,6 +147,10 @@ impl DeriveState {
         let most = usize::try_from(params.sequencing_window).unwrap_or(usize::MAX);
         let consecutive =
             (0u32..).zip(&self.epochs).all(|(above, epoch)| epoch.at.height == origin.plus(above));
+        let p2tr = |vault: &VaultScripts| {
+            let previous = vault.previous.as_ref();
+            vault.current.is_p2tr() && previous.is_none_or(|(script, _)| script.is_p2tr())
+        };
         let channel = self.channel.as_ref().is_none_or(|channel| {
             let heights = channel.opened..=self.l1.height;
             channel.chunks.first().is_some_and(|chunk| chunk.height == channel.opened)
@@ -157,6 +161,8 @@ impl DeriveState {
         });
         channel
             && consecutive
+            && p2tr(&self.vault)
+            && self.epochs.iter().all(|epoch| p2tr(&epoch.vault))
             && !self.times.is_empty()
             && self.epochs.len() <= most.saturating_add(2)
             && self.epochs.first().is_some_and(|epoch| epoch.at == cursor.origin)
