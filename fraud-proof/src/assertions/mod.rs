@@ -11,8 +11,11 @@
 //! the assertion and all that continue it (`proofs.rs`). One that nobody proved wrong settles with that
 //! block, if its parent is settled. Rejected assertions are forgotten four challenge windows later. Settled
 //! assertions are forgotten four challenge windows later if a settled one continues them; those that are
-//! not continued stay, so that the chain of true ones can always go on. Bonds bound how many there are.
+//! not continued stay, so that the chain of true ones can always go on. Bonds bound how many there are, and
+//! of an assertion about which no proof counts any more only the last claim is kept, which its children
+//! continue.
 
+mod commits;
 mod node;
 mod proofs;
 
@@ -24,6 +27,7 @@ pub use proofs::ProofChannel;
 use crate::claim::genesis_claim;
 use alloc::vec::Vec;
 use alloy_primitives::B256;
+use commits::Commits;
 use kedge_bridge::assertion::{AssertionBody, assertion_id, bond_of};
 use kedge_bridge::derive::codec::{CodecError, Reader, Writer};
 use kedge_bridge::derive::{ChunkRef, L1Block, L1Lookup};
@@ -146,7 +150,9 @@ impl AssertionTracker {
         next.l1 = l1.at.height;
         let mut events = Vec::new();
         next.close_stale_channels(params);
+        next.drop_claims();
         let tip = proofs::Tip { l1, earlier };
+        let mut commits = Commits::default();
         for tx in &l1.block.txdata {
             for (input, envelope) in envelopes(tx) {
                 match envelope.kind {
@@ -166,7 +172,7 @@ impl AssertionTracker {
                     }
                     Kind::Proof => {
                         let at = ChunkRef { height: l1.at.height, txid: tx.compute_txid(), input };
-                        next.on_proof(params, &tip, at, &envelope, &mut events)?;
+                        next.on_proof(params, &tip, at, &envelope, &mut commits, &mut events)?;
                     }
                 }
             }
@@ -251,6 +257,18 @@ impl AssertionTracker {
                 self.settled = SettledHead { id: node.id, l1: node.l1 };
             }
             events.push(AssertionEvent::Settled { id: node.id, agrees: node.agrees });
+        }
+    }
+
+    /// Drops the claims that no proof can be about: those of assertions that are decided and whose deadline
+    /// has passed, but for the last. A block after that, so that the events of the deadline's block find them.
+    fn drop_claims(&mut self) {
+        let now = self.l1;
+        for node in self.nodes.iter_mut().filter(|node| !node.is_open() && node.deadline < now) {
+            let before_last = node.claims.len().saturating_sub(1);
+            if before_last > 0 {
+                node.claims = node.claims.split_off(before_last);
+            }
         }
     }
 

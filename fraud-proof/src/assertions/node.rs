@@ -59,7 +59,8 @@ pub struct AssertionNode {
     pub base: B256,
     /// The L1 block at whose end its last claim holds.
     pub l1: L1Ref,
-    /// One claim hash per segment since the parent.
+    /// One claim hash per segment since the parent. Once the assertion is decided and its deadline has passed,
+    /// so that no proof counts, the last one only.
     pub claims: Vec<B256>,
     /// Height of its reveal.
     pub confirmed_at: L1Height,
@@ -150,6 +151,10 @@ pub enum ProofIgnored {
         /// The chunk it is.
         found: u16,
     },
+    /// The assertion was rejected by a proof that was committed to before it, or at the same height and
+    /// complete before it.
+    #[error("a proof committed to before it has rejected the assertion")]
+    Late,
     /// Its first bytes are not those of a proof.
     #[error("its first bytes are not those of a proof: {0}")]
     Head(ProofFault),
@@ -164,6 +169,7 @@ impl ProofIgnored {
             Self::Closed => "closed",
             Self::Size => "size",
             Self::Chunk { .. } => "chunk",
+            Self::Late => "late",
             Self::Head(_) => "head",
         }
     }

@@ -5,6 +5,7 @@
 //! but the last has the full size: opening a channel costs a tenth of a Bitcoin block, which bounds the
 //! number of open ones without a limit that could be used up against an honest challenger.
 
+use super::commits::Commits;
 use super::node::{read_chunk as read_ref, write_chunk};
 use super::{AssertionEvent, AssertionStatus, AssertionTracker, ProofIgnored, Rejection};
 use crate::proof::{Proof, ProofHead};
@@ -12,7 +13,7 @@ use crate::verify::{Malformed, Verdict, verify};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloy_primitives::B256;
-use bitcoin::{Block, OutPoint};
+use bitcoin::Block;
 use kedge_bridge::derive::codec::{CodecError, Reader, Writer};
 use kedge_bridge::derive::{ChunkRef, L1Block, L1Lookup, read_chunk};
 use kedge_bridge::envelope::{Envelope, Kind};
@@ -96,6 +97,7 @@ impl AssertionTracker {
         tip: &Tip<'_, L>,
         at: ChunkRef,
         envelope: &Envelope,
+        commits: &mut Commits,
         events: &mut Vec<AssertionEvent>,
     ) -> Result<(), L::Error> {
         let complete = match self.accept(params, tip, at, envelope)? {
@@ -108,6 +110,14 @@ impl AssertionTracker {
         };
         let id = complete.assertion;
         let Some(node) = self.get(&id) else { return Ok(()) };
+        if let AssertionStatus::Rejected { proof: Some(first), .. } = node.status {
+            // Whoever repeats a proof must not make every node execute it again.
+            let committed = self.committed(tip, commits, &complete.chunks, node.confirmed_at)?;
+            if committed >= first.committed {
+                events.push(AssertionEvent::ProofIgnored { at, reason: ProofIgnored::Late });
+                return Ok(());
+            }
+        }
         let verdict = if node.agrees {
             // What equals this node's own derivation cannot be proven wrong, so nobody makes us execute.
             match Proof::decode(&complete.body) {
@@ -121,13 +131,28 @@ impl AssertionTracker {
             events.push(AssertionEvent::ProofFailed { id, at, verdict });
             return Ok(());
         };
-        let mut committed = node.confirmed_at;
-        for chunk in &complete.chunks {
-            committed = committed.max(commit_height(tip, chunk, node.confirmed_at)?);
-        }
+        let committed = self.committed(tip, commits, &complete.chunks, node.confirmed_at)?;
         let challenger = envelope.publisher.serialize();
         self.reject(id, Rejection { segment, kind, challenger, committed, reveal: at }, events);
         Ok(())
+    }
+
+    /// The commit height of a proof of these chunks against an assertion confirmed at `floor`: the highest of
+    /// its chunks.
+    fn committed<L: L1Lookup>(
+        &self,
+        tip: &Tip<'_, L>,
+        commits: &mut Commits,
+        chunks: &[ChunkRef],
+        floor: L1Height,
+    ) -> Result<L1Height, L::Error> {
+        let under_way = self.channels.iter().flat_map(|channel| &channel.chunks);
+        commits.prepare(tip, under_way.chain(chunks))?;
+        let mut committed = floor;
+        for chunk in chunks {
+            committed = committed.max(commits.height(tip, chunk, floor)?);
+        }
+        Ok(committed)
     }
 
     /// What an envelope completes, nothing when it begins or continues a channel.
@@ -201,21 +226,18 @@ impl AssertionTracker {
         if open && self.l1 <= node.deadline { Ok(()) } else { Err(ProofIgnored::Closed) }
     }
 
-    /// Rejects an assertion and all that continue it.
+    /// Rejects an assertion and all that continue it, or gives the bond of a rejected one to a proof that was
+    /// committed to earlier.
     fn reject(&mut self, id: B256, proof: Rejection, events: &mut Vec<AssertionEvent>) {
         let at = self.l1;
         let mut rejected = Vec::new();
         for node in &mut self.nodes {
             if node.id == id {
                 let since = match node.status {
-                    // First come, first served among those committed to at the same height.
-                    AssertionStatus::Rejected { proof: Some(before), .. }
-                        if before.committed <= proof.committed =>
-                    {
-                        return;
-                    }
-                    AssertionStatus::Rejected { at, .. } => at,
-                    _ => at,
+                    AssertionStatus::Rejected { at: first, .. } => first,
+                    AssertionStatus::Proposed
+                    | AssertionStatus::Challenged
+                    | AssertionStatus::Settled { .. } => at,
                 };
                 node.status = AssertionStatus::Rejected { at: since, proof: Some(proof) };
                 events.push(AssertionEvent::Rejected { id, proof: Some(proof) });
@@ -246,34 +268,4 @@ impl AssertionTracker {
             }
         }
     }
-}
-
-/// Height of the transaction whose output the chunk's reveal spends. That of the reveal itself when there
-/// is no such Taproot output at or above `floor`: only Taproot makes an output commit to what its spend
-/// reveals, and nobody can commit to a proof before there is an assertion.
-fn commit_height<L: L1Lookup>(
-    tip: &Tip<'_, L>,
-    chunk: &ChunkRef,
-    floor: L1Height,
-) -> Result<L1Height, L::Error> {
-    let block = tip.l1_block(chunk.height)?;
-    let Some(commit) = commit_of(&block, chunk) else { return Ok(chunk.height) };
-    let output = usize::try_from(commit.vout).unwrap_or(usize::MAX);
-    let mut height = chunk.height;
-    while height >= floor {
-        let block = tip.l1_block(height)?;
-        if let Some(tx) = block.txdata.iter().find(|tx| tx.compute_txid() == commit.txid) {
-            let is_p2tr = tx.output.get(output).is_some_and(|out| out.script_pubkey.is_p2tr());
-            return Ok(if is_p2tr { height } else { chunk.height });
-        }
-        let Some(below) = height.prev() else { break };
-        height = below;
-    }
-    Ok(chunk.height)
-}
-
-fn commit_of(block: &Block, chunk: &ChunkRef) -> Option<OutPoint> {
-    let reveal = block.txdata.iter().find(|tx| tx.compute_txid() == chunk.txid)?;
-    let input = reveal.input.get(usize::try_from(chunk.input).ok()?)?;
-    Some(input.previous_output)
 }

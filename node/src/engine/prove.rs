@@ -2,7 +2,9 @@
 
 use super::{Engine, EngineError};
 use alloy_primitives::B256;
-use kedge_fraud_proof::{Claim, PreState, Proof, build_proof, first_divergence, genesis_claim};
+use kedge_fraud_proof::{
+    AssertionView, Claim, PreState, Proof, build_proof, first_divergence, genesis_claim,
+};
 use kedge_genesis::L2Number;
 use kedge_store::{L1Rows, L2Rows, StoreError, Table};
 
@@ -38,7 +40,11 @@ impl Engine {
             height = height.next();
         }
         let hashes: Vec<B256> = own.iter().map(Claim::hash).collect();
-        let Some(segment) = first_divergence(&hashes, &node.claims) else { return Ok(None) };
+        // The tracker forgets the claims of what is decided.
+        let row = reader.assertion(assertion)?;
+        let claims = row.ok_or_else(|| missing(Table::Assertions, assertion.to_string()))?.claims;
+        let view = AssertionView { claims: &claims, ..node.view() };
+        let Some(segment) = first_divergence(&hashes, &claims) else { return Ok(None) };
         let before = (segment as usize).checked_sub(1).and_then(|before| own.get(before));
         let claim = before.copied().unwrap_or(base);
         let number: L2Number = claim.number;
@@ -52,7 +58,7 @@ impl Engine {
                 .ok_or_else(|| missing(Table::Headers, number.to_string()))?,
         };
         let source = reader.state_at(number)?;
-        let proof = build_proof(self.params, &*self.store, &node.view(), segment, &pre, source);
+        let proof = build_proof(self.params, &*self.store, &view, segment, &pre, source);
         Ok(Some(proof.map_err(EngineError::Proof)?))
     }
 }
