@@ -310,6 +310,28 @@ fn a_true_assertion_settles_when_its_window_has_passed() {
 }
 
 #[test]
+fn a_settled_assertion_keeps_the_claim_that_its_children_continue() {
+    let mut world = World::new(params());
+    for _ in 0..3 {
+        world.mine(vec![]);
+    }
+    let (id, tx) = world.propose();
+    for txs in [vec![tx], vec![], vec![], vec![], vec![]] {
+        world.mine(txs);
+    }
+    let node = world.tracker.get(&id).unwrap().clone();
+    assert_eq!(node.status, AssertionStatus::Settled { at: L1Height(8) });
+    // The block that settles it still has all of them.
+    assert_eq!(node.claims.len(), 2);
+    world.mine(vec![]);
+    assert_eq!(world.tracker.get(&id).unwrap().claims, node.claims[1..]);
+    let (child, tx) = world.propose();
+    assert_eq!(world.events(vec![tx]), [AssertionEvent::Proposed { id: child, agrees: true }]);
+    let child = world.tracker.get(&child).unwrap();
+    assert_eq!((child.parent, child.base), (id, node.claims[1]));
+}
+
+#[test]
 fn a_false_assertion_settles_without_moving_the_settled_head() {
     let mut world = World::new(params());
     for _ in 0..3 {

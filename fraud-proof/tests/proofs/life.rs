@@ -12,14 +12,14 @@ use kedge_genesis::{L1Height, Params};
 const END: u32 = 4;
 
 /// A chain with a wrong assertion up to block 4, confirmed in block 6, deadline in block 12.
-struct Case {
-    world: World,
-    id: B256,
+pub(crate) struct Case {
+    pub(crate) world: World,
+    pub(crate) id: B256,
     segment: u32,
-    proof: Vec<u8>,
+    pub(crate) proof: Vec<u8>,
 }
 
-fn case(params: Params) -> Case {
+pub(crate) fn case(params: Params) -> Case {
     let mut world = World::busy(params, 3);
     assert_eq!(world.state.l1.height, L1Height(5));
     let mut claims = hashes(&world.truth(0, END));
@@ -32,27 +32,27 @@ fn case(params: Params) -> Case {
 }
 
 /// Small chunks, so that proofs have several.
-fn chunked() -> Params {
+pub(crate) fn chunked() -> Params {
     Params { max_chunk_bytes: 1_200, ..params() }
 }
 
 impl Case {
-    fn node(&self) -> &AssertionNode {
+    pub(crate) fn node(&self) -> &AssertionNode {
         self.world.tracker.get(&self.id).unwrap()
     }
 
-    fn wait(&mut self, height: u32) {
+    pub(crate) fn wait(&mut self, height: u32) {
         while self.world.state.l1.height.0 < height {
             self.world.mine(vec![]);
         }
     }
 
-    fn reveals(&mut self, by: u8) -> Vec<Transaction> {
+    pub(crate) fn reveals(&mut self, by: u8) -> Vec<Transaction> {
         let proof = self.proof.clone();
         self.world.publish(by, &proof)
     }
 
-    fn winner(&self) -> Option<[u8; 32]> {
+    pub(crate) fn winner(&self) -> Option<[u8; 32]> {
         match self.node().status {
             AssertionStatus::Rejected { proof, .. } => proof.map(|proof| proof.challenger),
             _ => None,
@@ -61,7 +61,7 @@ impl Case {
 }
 
 /// Makes a reveal spend an output of a transaction that is there to be mined first.
-fn commit(world: &mut World, reveal: &mut Transaction, taproot: bool) -> Transaction {
+pub(crate) fn commit(world: &mut World, reveal: &mut Transaction, taproot: bool) -> Transaction {
     let script = if taproot {
         world.state.vault.current.clone()
     } else {
@@ -111,6 +111,8 @@ fn a_proof_rejects_the_assertion_and_all_that_continue_it() {
     case.wait(13);
     assert_eq!(case.world.tracker.settled().id, right);
     assert!(case.node().is_rejected());
+    // No proof against it counts any more, and nothing continues it.
+    assert_eq!(case.node().claims.len(), 1);
     // Forgotten four windows after its deadline.
     case.wait(12 + 4 * case.world.params.challenge_window);
     assert_eq!(case.world.tracker.get(&case.id), None);

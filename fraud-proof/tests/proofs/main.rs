@@ -1,5 +1,9 @@
 //! Fraud proofs on chains with real execution: what is wrong can be proven, what is right cannot.
 
+mod adversaries;
+mod bounds;
 mod life;
+mod memory;
+mod reorgs;
 mod verdicts;
 mod world;

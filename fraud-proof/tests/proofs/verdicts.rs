@@ -368,7 +368,7 @@ fn the_encoding_is_this() {
 
 const VECTOR_CONTENT: B256 =
     b256!("94f966eca0198c48741347d539756b984ab99fa55338e849ade9729bc586c1d8");
-const VECTOR_ID: B256 = b256!("d218407648fe67e5a83bd4cb03f344a3abfc31966048d4c00bac89be73e34499");
+const VECTOR_ID: B256 = b256!("42d9220d26f8727ea7eb747707319ec67a74b0482a7ae4a449aaa4472008ebd4");
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]

@@ -16,15 +16,15 @@ use kedge_bridge::assertion::{AssertionBody, assertion_id};
 use kedge_bridge::batch::{self, Batch, BatchBlock};
 use kedge_bridge::bond::Bond;
 use kedge_bridge::deposit::deposit_outputs;
-use kedge_bridge::derive::{DeriveState, L1Block, L1Lookup, L2Cursor, next_payload};
+use kedge_bridge::derive::{DeriveState, L1Block, L1Lookup, L2Cursor, derive, next_payload};
 use kedge_bridge::envelope::{EnvelopeHeader, Kind, leaf_script, sign_batch, split};
 use kedge_fraud_proof::{
     Applied, AssertionEvent, AssertionTracker, AssertionView, Claim, Executor, OwnBlock, OwnChain,
-    PreState, Proof, build_proof, genesis_claim, step,
+    PreState, Proof, build_proof, first_divergence, genesis_claim, step,
 };
 use kedge_genesis::params::dev_secrets;
 use kedge_genesis::{L1Height, L1Ref, Network, Params, Sats, alloc};
-use kedge_vm::{EvmConfig, MemoryDb, OpTxEnvelope, Payload, execute, genesis_block};
+use kedge_vm::{EvmConfig, ExecutedBlock, MemoryDb, OpTxEnvelope, Payload, execute, genesis_block};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -53,10 +53,21 @@ impl Account {
     }
 
     pub(crate) fn send(&self, nonce: u64, to: TxKind, value: u64, input: Vec<u8>) -> Bytes {
+        self.send_gas(nonce, to, value, input, 500_000)
+    }
+
+    pub(crate) fn send_gas(
+        &self,
+        nonce: u64,
+        to: TxKind,
+        value: u64,
+        input: Vec<u8>,
+        gas_limit: u64,
+    ) -> Bytes {
         let tx = TxEip1559 {
             chain_id: params().chain_id,
             nonce,
-            gas_limit: 500_000,
+            gas_limit,
             max_fee_per_gas: 100_000_000,
             max_priority_fee_per_gas: 1_000_000,
             to,
@@ -82,7 +93,7 @@ impl L1Lookup for Chain {
     }
 }
 
-struct Own<'a>(&'a BTreeMap<u32, OwnBlock>);
+pub(crate) struct Own<'a>(pub(crate) &'a BTreeMap<u32, OwnBlock>);
 
 impl OwnChain for Own<'_> {
     type Error = Infallible;
@@ -92,29 +103,53 @@ impl OwnChain for Own<'_> {
     }
 }
 
-/// Executes on memory and keeps every state.
+/// Executes on memory, truly or not.
 struct Execution<'a> {
     config: EvmConfig,
-    states: &'a mut Vec<MemoryDb>,
+    db: MemoryDb,
+    alter: &'a dyn Fn(&mut Payload),
+    applied: Vec<Applied>,
+    /// The hash of each block executed.
+    hashes: Vec<B256>,
+}
+
+impl Execution<'_> {
+    fn run(&mut self, payload: &Payload) -> ExecutedBlock {
+        let mut payload = payload.clone();
+        (self.alter)(&mut payload);
+        let (_, parent) = self.db.headers.pop_last().unwrap();
+        let block =
+            execute(&self.config, &parent, parent.hash_slow(), &payload, &mut self.db).unwrap();
+        self.db.apply(&block);
+        self.hashes.push(block.hash);
+        block
+    }
 }
 
 impl Executor for Execution<'_> {
-    type Error = String;
+    type Error = Infallible;
 
-    fn apply(&mut self, payload: &Payload, _: &L2Cursor) -> Result<Applied, String> {
-        let mut db = self.states.last().unwrap().clone();
-        let parent = db.headers.last_key_value().unwrap().1.clone();
-        let block = execute(&self.config, &parent, parent.hash_slow(), payload, &mut db)
-            .map_err(|error| error.to_string())?;
-        db.apply(&block);
-        self.states.push(db);
-        Ok(Applied {
+    fn apply(&mut self, payload: &Payload, _: &L2Cursor) -> Result<Applied, Infallible> {
+        let block = self.run(payload);
+        let applied = Applied {
             number: payload.number,
             output_root: block.output_root,
             metered_gas: block.metered_gas,
             witness_bytes: block.witness_bytes,
-        })
+        };
+        self.applied.push(applied);
+        Ok(applied)
     }
+}
+
+/// The code that creates a contract of this code, at most 32 bytes.
+pub(crate) fn creation(runtime: &[u8]) -> Vec<u8> {
+    let size = runtime.len() as u8;
+    // PUSH it, store the word, return the end of it.
+    let mut init = vec![0x5f + size];
+    init.extend(runtime);
+    init.extend([0x5f, 0x52, 0x60, size, 0x60, 32 - size, 0xf3]);
+    init
 }
 
 pub(crate) fn publisher(number: u8) -> XOnlyPublicKey {
@@ -125,18 +160,22 @@ fn keypair(secret: [u8; 32]) -> Keypair {
     Keypair::from_seckey_slice(&Secp256k1::new(), &secret).unwrap()
 }
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) params: Params,
     pub(crate) chain: Chain,
     pub(crate) state: DeriveState,
     pub(crate) derive_states: BTreeMap<u32, DeriveState>,
-    /// The state after each L2 block.
-    pub(crate) states: Vec<MemoryDb>,
+    /// The L2 state after each L1 block.
+    states: BTreeMap<u32, MemoryDb>,
+    /// What the meter said of the L2 blocks of each L1 block.
+    pub(crate) applied: BTreeMap<u32, Vec<Applied>>,
+    /// The hashes of all L2 blocks.
+    pub(crate) hashes: Vec<B256>,
     pub(crate) claims: BTreeMap<u32, Vec<Claim>>,
     pub(crate) own: BTreeMap<u32, OwnBlock>,
     pub(crate) tracker: AssertionTracker,
-    output_root: B256,
-    counter: u32,
+    pub(crate) counter: u32,
 }
 
 impl World {
@@ -148,11 +187,12 @@ impl World {
             chain: Chain::default(),
             derive_states: BTreeMap::from([(state.l1.height.0, state.clone())]),
             state,
-            states: vec![MemoryDb::new(&genesis)],
+            states: BTreeMap::from([(params.l1_start.height.0, MemoryDb::new(&genesis))]),
+            applied: BTreeMap::new(),
+            hashes: vec![genesis.hash],
             claims: BTreeMap::new(),
             own: BTreeMap::new(),
             tracker: AssertionTracker::genesis(&params),
-            output_root: genesis.output_root,
             counter: 0,
             params,
         }
@@ -166,10 +206,7 @@ impl World {
         let deposit = world.deposit(&deposits);
         world.mine(vec![deposit]);
         // Stores the block number under the caller's word and returns.
-        let runtime = [0x43, 0x5f, 0x35, 0x55, 0x00];
-        let mut init = vec![0x64];
-        init.extend(runtime);
-        init.extend([0x5f, 0x52, 0x60, 5, 0x60, 27, 0xf3]);
+        let init = creation(&[0x43, 0x5f, 0x35, 0x55, 0x00]);
         let contract = alice.address().create(0);
         let mut nonces = [0u64; 2];
         for round in 0..blocks {
@@ -234,6 +271,13 @@ impl World {
 
     /// A batch with one L2 block per list, on what is derived.
     pub(crate) fn batch(&mut self, lists: Vec<Vec<Bytes>>) -> Transaction {
+        let mut reveals = self.batch_chunks(lists);
+        assert_eq!(reveals.len(), 1);
+        reveals.remove(0)
+    }
+
+    /// The same of any number of chunks.
+    pub(crate) fn batch_chunks(&mut self, lists: Vec<Vec<Bytes>>) -> Vec<Transaction> {
         let mut cursor = self.state.cursor;
         let first = cursor.number.next();
         let mut blocks = Vec::new();
@@ -257,16 +301,29 @@ impl World {
         }
         let last_origin = cursor.origin.hash[..20].try_into().unwrap();
         let body = batch::encode(&Batch { first, last_origin, blocks }).unwrap();
+        self.batch_body(&body)
+    }
+
+    /// What the sequencer signs as the next batch.
+    pub(crate) fn batch_body(&mut self, body: &[u8]) -> Vec<Transaction> {
         let (index, prev) = (self.state.next_batch, self.state.prev_body);
         let chain_id = self.params.chain_id;
-        let mut parts = split(Kind::Batch, chain_id, index, prev, &body, &self.params).unwrap();
+        let mut parts = split(Kind::Batch, chain_id, index, prev, body, &self.params).unwrap();
         sign_batch(&mut parts, &keypair(dev_secrets::SEQUENCER));
-        assert_eq!(parts.len(), 1);
-        self.reveal(7, Kind::Batch, &parts[0].0, &parts[0].1, vec![])
+        parts
+            .iter()
+            .map(|(header, body)| self.reveal(7, Kind::Batch, header, body, vec![]))
+            .collect()
     }
 
     /// Mines and processes a block.
     pub(crate) fn mine(&mut self, txs: Vec<Transaction>) -> Vec<AssertionEvent> {
+        let l1 = self.block(txs);
+        self.connect(l1)
+    }
+
+    /// The next block.
+    pub(crate) fn block(&mut self, txs: Vec<Transaction>) -> L1Block {
         let height = self.state.l1.height.next();
         let mut coinbase = self.tx(Witness::new(), vec![]);
         coinbase.input[0].previous_output = OutPoint::null();
@@ -282,14 +339,21 @@ impl World {
         };
         let mut block = Block { header, txdata: std::iter::once(coinbase).chain(txs).collect() };
         block.header.merkle_root = block.compute_merkle_root().unwrap();
-        let l1 = L1Block::new(height, Arc::new(block));
-        let config = EvmConfig::from_params(&self.params);
-        let mut executor = Execution { config, states: &mut self.states };
+        L1Block::new(height, Arc::new(block))
+    }
+
+    fn connect(&mut self, l1: L1Block) -> Vec<AssertionEvent> {
+        let height = l1.at.height;
+        let before = height.prev().unwrap();
+        let mut executor = self.execution(before, &|_| {});
+        let root = self.last_claim(before).output_root;
         let output =
-            step(&self.params, &self.state, self.output_root, &l1, &self.chain, &mut executor)
-                .unwrap();
+            step(&self.params, &self.state, root, &l1, &self.chain, &mut executor).unwrap();
+        let Execution { db, applied, hashes, .. } = executor;
+        self.hashes.extend(hashes);
+        self.states.insert(height.0, db);
+        self.applied.insert(height.0, applied);
         assert!(output.post.is_shaped(&self.params));
-        self.output_root = output.claims.last().unwrap().output_root;
         self.state = output.post.clone();
         self.derive_states.insert(height.0, output.post);
         let hashes = output.claims.iter().map(Claim::hash).collect();
@@ -303,6 +367,39 @@ impl World {
         events
     }
 
+    fn execution<'a>(&self, after: L1Height, alter: &'a dyn Fn(&mut Payload)) -> Execution<'a> {
+        let (config, db) = (EvmConfig::from_params(&self.params), self.states[&after.0].clone());
+        Execution { config, db, alter, applied: Vec::new(), hashes: Vec::new() }
+    }
+
+    /// The true claim at the end of an L1 block.
+    pub(crate) fn last_claim(&self, height: L1Height) -> Claim {
+        match self.claims.get(&height.0) {
+            Some(claims) => *claims.last().unwrap(),
+            None => genesis_claim(&self.params).unwrap(),
+        }
+    }
+
+    /// The claims of the L1 blocks above `from` up to `to` of somebody who executes other payloads, and his
+    /// last L2 header.
+    pub(crate) fn lie(
+        &self,
+        from: u32,
+        to: u32,
+        alter: &dyn Fn(&mut Payload),
+    ) -> (Vec<Claim>, kedge_vm::Header) {
+        let mut executor = self.execution(L1Height(from), alter);
+        let mut claims = vec![self.last_claim(L1Height(from))];
+        for height in from..to {
+            let (pre, root) = (&self.derive_states[&height], claims.last().unwrap().output_root);
+            let l1 = L1Block::new(L1Height(height + 1), Arc::clone(&self.chain.0[&(height + 1)]));
+            let output = step(&self.params, pre, root, &l1, &self.chain, &mut executor).unwrap();
+            claims.extend(output.claims);
+        }
+        let (_, header) = executor.db.headers.pop_last().unwrap();
+        (claims.split_off(1), header)
+    }
+
     /// The true claims of the L1 blocks above `from` up to `to`.
     pub(crate) fn truth(&self, from: u32, to: u32) -> Vec<Claim> {
         self.claims.range(from + 1..=to).flat_map(|(_, claims)| claims.clone()).collect()
@@ -314,9 +411,19 @@ impl World {
 
     /// What a challenger knows of a true claim.
     pub(crate) fn pre(&self, claim: &Claim) -> (PreState, MemoryDb) {
-        let db = self.states[claim.number.0 as usize].clone();
-        let header = db.headers.last_key_value().unwrap().1.clone();
+        let mut executor = self.execution(claim.l1_height, &|_| {});
         let state = self.derive_states[&claim.l1_height.0].clone();
+        if claim.offset > 0 {
+            let height = claim.l1_height.next();
+            let l1 = L1Block::new(height, Arc::clone(&self.chain.0[&height.0]));
+            let derived = derive(&self.params, &state, &l1, &self.chain).unwrap();
+            for payload in &derived.payloads[..claim.offset as usize] {
+                executor.run(payload);
+            }
+        }
+        let db = executor.db;
+        let header = db.headers.last_key_value().unwrap().1.clone();
+        assert_eq!(header.number, claim.number.0);
         (PreState { claim: *claim, state, header }, db)
     }
 
@@ -329,6 +436,40 @@ impl World {
         };
         let (pre, db) = self.pre(&claim);
         build_proof(&self.params, &self.chain, view, segment as u32, &pre, db).unwrap()
+    }
+
+    /// Back to the end of the L1 block at that height, but for the tracker.
+    pub(crate) fn rewind(&mut self, height: L1Height) {
+        self.state = self.derive_states[&height.0].clone();
+        self.chain.0.retain(|at, _| *at <= height.0);
+        self.own.retain(|at, _| *at <= height.0);
+        self.claims.retain(|at, _| *at <= height.0);
+        self.hashes.truncate(self.state.cursor.number.0 as usize + 1);
+    }
+
+    /// An assertion from the network's start as verifiers see it.
+    pub(crate) fn view<'a>(&self, id: B256, to: u32, claims: &'a [B256]) -> AssertionView<'a> {
+        let base = genesis_claim(&self.params).unwrap().hash();
+        AssertionView { id, base, l1: self.at(to), claims }
+    }
+
+    /// What an honest proposer says next.
+    pub(crate) fn build_assertion(&self) -> Option<AssertionBody> {
+        self.tracker.build_assertion(&self.params, &Own(&self.own)).unwrap()
+    }
+
+    /// The proof against an assertion that counts, none when it is right.
+    pub(crate) fn refute(&self, id: B256) -> Option<Proof> {
+        let node = self.tracker.get(&id).unwrap();
+        let truth = self.truth(node.from.0, node.l1.height.0);
+        let own: Vec<B256> = truth.iter().map(Claim::hash).collect();
+        let segment = first_divergence(&own, &node.claims)?;
+        let claim = match (segment as usize).checked_sub(1) {
+            None => self.last_claim(node.from),
+            Some(before) => truth[before],
+        };
+        let (pre, db) = self.pre(&claim);
+        Some(build_proof(&self.params, &self.chain, &node.view(), segment, &pre, db).unwrap())
     }
 
     pub(crate) fn assert(
