@@ -91,7 +91,8 @@ pub fn build_proof<L: L1Lookup, S: StateSource>(
     let height = pre.claim.l1_height.next();
     let block = L1Block::new(height, l1.l1_block(height).map_err(BuildError::Lookup)?);
     let recorder = Recorder::new(source);
-    let mut executor = TrieExecutor::new(params, recorder, pre.header.clone());
+    let mut unwatched = |_: &_, _: &_| {};
+    let mut executor = TrieExecutor::new(params, recorder, pre.header.clone(), &mut unwatched);
     let post = run_segment(params, &pre.claim, &pre.state, &block, l1, &mut executor);
     let post = post.map_err(|error| match error {
         SegmentError::Derive(error) => BuildError::Derive(error),

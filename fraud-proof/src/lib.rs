@@ -42,4 +42,4 @@ pub use build::{BuildError, PreState, build_proof, first_divergence};
 pub use claim::{Claim, genesis_claim};
 pub use proof::{Proof, ProofFault, ProofHead, ProofSizes, Run};
 pub use step::{Applied, DerivedRest, Executor, StepError, StepOutput, step};
-pub use verify::{AssertionView, FraudKind, Malformed, Verdict, verify};
+pub use verify::{AssertionView, FraudKind, Malformed, Verdict, replay, verify};

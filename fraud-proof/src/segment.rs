@@ -12,7 +12,8 @@ use kedge_bridge::derive::{
 };
 use kedge_genesis::{L2Number, Params};
 use kedge_vm::{
-    EvmConfig, ExecuteError, Header, Payload, StateSource, TrieDb, TrieDbError, output_root,
+    EvmConfig, ExecuteError, ExecutedBlock, Header, Payload, StateSource, TrieDb, TrieDbError,
+    output_root,
 };
 
 /// The segment under way.
@@ -116,16 +117,20 @@ pub(crate) fn run_segment<L: L1Lookup, E: Executor>(
     })
 }
 
+/// Is shown every block that is executed, with the payload that it comes from.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(&Payload, &ExecutedBlock);
+
 /// Executes on tries alone: on a witness, or on a source that is recorded.
-pub(crate) struct TrieExecutor<S> {
+pub(crate) struct TrieExecutor<'a, S> {
     config: EvmConfig,
     db: TrieDb<S>,
+    watch: Watch<'a>,
 }
 
-impl<S: StateSource> TrieExecutor<S> {
+impl<'a, S: StateSource> TrieExecutor<'a, S> {
     /// At the state after the block with that header.
-    pub(crate) fn new(params: &Params, source: S, head: Header) -> Self {
-        Self { config: EvmConfig::from_params(params), db: TrieDb::new(source, head) }
+    pub(crate) fn new(params: &Params, source: S, head: Header, watch: Watch<'a>) -> Self {
+        Self { config: EvmConfig::from_params(params), db: TrieDb::new(source, head), watch }
     }
 
     pub(crate) fn into_source(self) -> S {
@@ -133,11 +138,12 @@ impl<S: StateSource> TrieExecutor<S> {
     }
 }
 
-impl<S: StateSource> Executor for TrieExecutor<S> {
+impl<S: StateSource> Executor for TrieExecutor<'_, S> {
     type Error = ExecuteError<TrieDbError<S::Error>>;
 
     fn apply(&mut self, payload: &Payload, _: &L2Cursor) -> Result<Applied, Self::Error> {
         let block = self.db.execute(&self.config, payload)?;
+        (self.watch)(payload, &block);
         Ok(Applied {
             number: payload.number,
             output_root: block.output_root,

@@ -11,7 +11,7 @@
 
 use crate::Claim;
 use crate::proof::{Proof, ProofFault, ProofHead, Run};
-use crate::segment::{SegmentError, TrieExecutor, output_root_of, run_segment};
+use crate::segment::{SegmentError, TrieExecutor, Watch, output_root_of, run_segment};
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloy_primitives::{B256, Bytes};
@@ -19,7 +19,8 @@ use bitcoin::Block;
 use kedge_bridge::derive::{DeriveError, L1Block, L1Lookup};
 use kedge_genesis::{L1Height, L1Ref, Params};
 use kedge_vm::{
-    ExecuteError, Header, Nibbles, StateSource, TrieDbError, TrieNodes, Witness, WitnessError,
+    ExecuteError, ExecutedBlock, Header, Nibbles, Payload, StateSource, TrieDbError, TrieNodes,
+    Witness, WitnessError,
 };
 
 /// What a verdict depends on of an assertion.
@@ -219,6 +220,27 @@ pub fn verify<L: L1Lookup>(
     Ok(verdict)
 }
 
+/// Executes the segment of a proof on what it holds, as [`verify`] does, whatever the assertion says about
+/// it, and shows `watch` each block with its payload. Gives the claim reached, or why the proof is malformed;
+/// blocks shown before that prove nothing. `l1` holds the Bitcoin chain up to `end`, the asserted block.
+///
+/// # Errors
+/// Only when `l1` fails, that is when this machine lacks a block of its own Bitcoin chain.
+pub fn replay<L: L1Lookup>(
+    params: &Params,
+    l1: &L,
+    end: L1Height,
+    proof: &Proof,
+    watch: &mut dyn FnMut(&Payload, &ExecutedBlock),
+) -> Result<Result<Claim, Malformed>, L::Error> {
+    let Some(run) = &proof.run else { return Ok(Err(Malformed::Run)) };
+    match execute(params, l1, end, &proof.pre, run, watch) {
+        Ok(claim) => Ok(Ok(claim)),
+        Err(Stop::Malformed(reason)) => Ok(Err(reason)),
+        Err(Stop::Machine(error)) => Err(error),
+    }
+}
+
 /// Why there is no verdict on the segment.
 enum Stop<E> {
     Malformed(Malformed),
@@ -280,7 +302,7 @@ fn judge<L: L1Lookup>(
     if run.post.hash() == asserted {
         return Ok(None);
     }
-    let truth = execute(params, l1, assertion.l1.height, &proof.pre, run)?;
+    let truth = execute(params, l1, assertion.l1.height, &proof.pre, run, &mut |_, _| {})?;
     if truth.hash() == asserted {
         return Ok(None);
     }
@@ -302,6 +324,7 @@ fn execute<L: L1Lookup>(
     end: L1Height,
     pre: &Claim,
     run: &Run,
+    watch: Watch<'_>,
 ) -> Result<Claim, Stop<L::Error>> {
     let state = &run.state;
     let is_state = state.l1.height == pre.l1_height
@@ -318,7 +341,8 @@ fn execute<L: L1Lookup>(
     let height = pre.l1_height.next();
     let block = window.l1_block(height).map_err(Outside::stop)?;
     let block = L1Block::new(height, block);
-    let mut executor = TrieExecutor::new(params, Exact::new(&run.witness), header.clone());
+    let source = Exact::new(&run.witness);
+    let mut executor = TrieExecutor::new(params, source, header.clone(), watch);
     let claim = run_segment(params, pre, state, &block, &window, &mut executor);
     let claim = claim.map_err(|error| match error {
         SegmentError::Derive(DeriveError::Lookup(error)) => error.stop(),

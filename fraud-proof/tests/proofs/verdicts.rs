@@ -7,7 +7,7 @@ use kedge_bridge::derive::{DeriveState, L1Lookup};
 use kedge_fraud_proof::proof::{HEAD_BYTES, MAX_CONTENT_BYTES, PROOF_VERSION};
 use kedge_fraud_proof::{
     AssertionView, Claim, FraudKind, Malformed, Proof, ProofFault, ProofHead, Run, Verdict,
-    first_divergence, genesis_claim, verify,
+    first_divergence, genesis_claim, replay, verify,
 };
 use kedge_genesis::{L1Height, L1Ref, L2Number, Network, Params};
 use kedge_vm::{Header, Witness};
@@ -484,4 +484,34 @@ fn a_proof_for_one_assertion_says_nothing_about_another() {
         let verdict = verify(&WORLD.params, &WORLD.chain, &wrong, &proof).unwrap();
         assert_eq!(verdict, fraud(truth.len(), kind));
     }
+}
+
+#[test]
+fn a_replay_shows_the_blocks_of_the_segment_and_reaches_its_claim_right_or_wrong() {
+    let truth = WORLD.truth(0, END);
+    for wrong in [false, true] {
+        let mut claims = hashes(&truth);
+        let segment = claims.len() - 2;
+        if wrong {
+            claims[segment] = B256::repeat_byte(3);
+        }
+        let proof = WORLD.prove(&view(&claims), segment);
+        let mut shown = Vec::new();
+        let end = L1Height(END);
+        let reached = replay(&WORLD.params, &WORLD.chain, end, &proof, &mut |payload, block| {
+            assert_eq!(payload.number.0, block.header.number);
+            shown.push((block.header.number, block.output_root));
+        });
+        assert_eq!(reached.unwrap(), Ok(truth[segment]));
+        let numbers = truth[segment - 1].number.0 + 1..=truth[segment].number.0;
+        assert!(shown.iter().map(|(number, _)| *number).eq(numbers), "{shown:?}");
+        assert_eq!(shown.last().unwrap().1, truth[segment].output_root);
+    }
+    let mut cut = WORLD.prove(&view(&hashes(&truth)), 1);
+    cut.run.as_mut().unwrap().witness.nodes.pop_first();
+    let reached = replay(&WORLD.params, &WORLD.chain, L1Height(END), &cut, &mut |_, _| {});
+    assert_eq!(reached.unwrap(), Err(Malformed::Incomplete));
+    cut.run = None;
+    let reached = replay(&WORLD.params, &WORLD.chain, L1Height(END), &cut, &mut |_, _| {});
+    assert_eq!(reached.unwrap(), Err(Malformed::Run));
 }
