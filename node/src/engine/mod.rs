@@ -28,6 +28,7 @@ pub(crate) mod tests;
 pub use error::{EngineError, WitnessFailure};
 pub use event::{EngineEvent, L1Outcome, RemovedBlock};
 pub use heads::{BlockRef, Heads};
+pub use prove::NoProof;
 pub use sequence::Position;
 
 use alloy_primitives::B256;

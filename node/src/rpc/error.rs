@@ -1,6 +1,7 @@
 //! What a request is answered when it fails: the codes of the execution-apis specification with
 //! go-ethereum's messages, which wallets and libraries match on.
 
+use crate::engine::{EngineError, NoProof};
 use crate::mempool::PoolError;
 use alloy_primitives::{Bytes, hex};
 use alloy_sol_types::{Panic, Revert, SolError};
@@ -75,6 +76,9 @@ pub enum RpcError {
     /// Something that this node depends on does not answer.
     #[error("{0}")]
     Unavailable(String),
+    /// There is no such fraud proof.
+    #[error(transparent)]
+    NoProof(#[from] NoProof),
     /// The sequencer's own answer.
     #[error("{}", .0.message())]
     Sequencer(ErrorObjectOwned),
@@ -114,13 +118,22 @@ impl From<StoreError> for RpcError {
     }
 }
 
+impl From<EngineError> for RpcError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Store(error) => error.into(),
+            error => Self::Internal(error.into()),
+        }
+    }
+}
+
 impl RpcError {
     /// The code of the execution-apis catalogue.
     pub fn code(&self) -> i32 {
         match self {
             Self::Pool(error) => pool_code(error),
             Self::Reverted(_) => code::REVERTED,
-            Self::Execution(_) | Self::HeaderNotFound => code::INVALID_INPUT,
+            Self::Execution(_) | Self::HeaderNotFound | Self::NoProof(_) => code::INVALID_INPUT,
             Self::InvalidParams(_) => code::INVALID_PARAMS,
             Self::StateUnavailable(_) => code::PRUNED,
             Self::Limit(_) => code::LIMIT,

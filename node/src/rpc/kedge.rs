@@ -8,12 +8,18 @@ use super::{
         HeadStatus, Roles, SyncStatus, WithdrawalFilter, WithdrawalStage, WithdrawalStatus,
     },
 };
+use crate::engine::EngineError;
+use alloy_primitives::{B256, Bytes};
 use anyhow::Context as _;
 use bitcoin::{Address, OutPoint};
-use jsonrpsee::{core::RpcResult, proc_macros::rpc};
+use jsonrpsee::{
+    core::{RpcResult, async_trait},
+    proc_macros::rpc,
+};
 use kedge_genesis::{BitcoinNetwork, L2Number};
 use kedge_store::{AssertionRow, BatchRow, DepositRow, L1Rows, L2Rows, QueuedWithdrawal};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Most withdrawals of one answer.
 const MAX_WITHDRAWALS: usize = 1_000;
@@ -39,6 +45,11 @@ pub trait KedgeApi {
     #[method(name = "assertions", blocking)]
     fn assertions(&self) -> RpcResult<Vec<AssertionStatus>>;
 
+    /// The bytes of the proof that an assertion is wrong, or with `segment` about that segment, checked by
+    /// nobody yet: verify it before relying on it. Refused with the reason when there is none.
+    #[method(name = "buildProof")]
+    async fn build_proof(&self, assertion: B256, segment: Option<u32>) -> RpcResult<Bytes>;
+
     /// True when the node answers from its store.
     #[method(name = "health")]
     fn health(&self) -> RpcResult<bool>;
@@ -47,10 +58,19 @@ pub trait KedgeApi {
 /// Implements [`KedgeApiServer`] on the node's store.
 #[derive(Clone, Debug)]
 pub(super) struct Kedge {
-    pub(super) chain: Arc<Chain>,
-    pub(super) roles: Roles,
+    chain: Arc<Chain>,
+    roles: Roles,
+    /// Building a proof executes a segment: one at a time, the others wait.
+    proving: Arc<Semaphore>,
 }
 
+impl Kedge {
+    pub(super) fn new(chain: Arc<Chain>, roles: Roles) -> Self {
+        Self { chain, roles, proving: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+#[async_trait]
 impl KedgeApiServer for Kedge {
     fn sync_status(&self) -> RpcResult<SyncStatus> {
         let view = self.chain.view();
@@ -97,6 +117,19 @@ impl KedgeApiServer for Kedge {
     fn assertions(&self) -> RpcResult<Vec<AssertionStatus>> {
         let rows = self.chain.view().reader.assertions().map_err(RpcError::from)?;
         Ok(rows.into_iter().map(assertion_status).collect())
+    }
+
+    async fn build_proof(&self, assertion: B256, segment: Option<u32>) -> RpcResult<Bytes> {
+        let closed = |error: tokio::sync::AcquireError| RpcError::Internal(error.into());
+        let permit = self.proving.clone().acquire_owned().await.map_err(closed)?;
+        let engine = self.chain.engine.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let proof = engine.prove(assertion, segment)?;
+            Ok::<_, EngineError>(proof.map(|proof| Bytes::from(proof.encode())))
+        });
+        let built = built.await.map_err(|error| RpcError::Internal(error.into()))?;
+        Ok(built.map_err(RpcError::from)?.map_err(RpcError::from)?)
     }
 
     fn health(&self) -> RpcResult<bool> {

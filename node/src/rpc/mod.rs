@@ -89,7 +89,7 @@ fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>
     let subscriptions =
         subscribe::Subscriptions { engine: node.engine, submission: node.submission };
     module.merge(subscriptions.into_rpc())?;
-    module.merge(kedge::Kedge { chain, roles: node.roles }.into_rpc())?;
+    module.merge(kedge::Kedge::new(chain, node.roles).into_rpc())?;
     module.merge(NetApiServer::into_rpc(misc))?;
     module.merge(Web3ApiServer::into_rpc(misc))?;
     Ok(module)
