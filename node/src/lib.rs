@@ -9,6 +9,7 @@
 //! | [`sequencer`] | makes L2 blocks |
 //! | [`batcher`], [`proposer`] | post batches and assertions, through [`publisher`] and [`wallet`] |
 //! | [`signer`] | signs the vault's payouts |
+//! | [`proof`] | fraud proofs as files, judged on Bitcoin blocks alone |
 //! | [`rpc`] | JSON-RPC |
 //! | [`node`], [`dev`] | put the parts together |
 //! | [`cli`] | the command line |
@@ -24,6 +25,7 @@ pub mod l1;
 pub mod mempool;
 pub mod mempool_link;
 pub mod node;
+pub mod proof;
 pub mod proposer;
 pub mod publisher;
 pub mod rpc;

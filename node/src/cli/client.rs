@@ -38,7 +38,7 @@ const FALLBACK_RATE: FeeRate = FeeRate::from_sat_per_vb_u32(2);
 /// How long to wait for the receipt of a withdrawal.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(30);
 
-fn connect(client: &Client) -> anyhow::Result<HttpClient> {
+pub(super) fn connect(client: &Client) -> anyhow::Result<HttpClient> {
     HttpClientBuilder::default()
         .request_timeout(Duration::from_secs(60))
         .build(&client.rpc)
@@ -46,7 +46,7 @@ fn connect(client: &Client) -> anyhow::Result<HttpClient> {
 }
 
 /// What went wrong with a request, for people.
-fn explain(client: &Client) -> impl Fn(ClientError) -> anyhow::Error + '_ {
+pub(super) fn explain(client: &Client) -> impl Fn(ClientError) -> anyhow::Error + '_ {
     |error| match error {
         ClientError::Call(answer) if answer.code() == -32_601 => anyhow::anyhow!(
             "the node at {} does not offer this; `kedge l1 mine` and deposits from the dev wallet need `kedge dev`",
@@ -60,7 +60,7 @@ fn explain(client: &Client) -> impl Fn(ClientError) -> anyhow::Error + '_ {
     }
 }
 
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(value)?);
     Ok(())
 }
@@ -96,7 +96,7 @@ pub(super) async fn status(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn short(hash: &B256) -> String {
+pub(super) fn short(hash: &B256) -> String {
     let text = hash.to_string();
     format!("{}…{}", &text[..10], &text[text.len() - 7..])
 }

@@ -3,6 +3,8 @@
 pub mod amount;
 mod client;
 mod key;
+mod l1;
+mod proof;
 mod run;
 
 use crate::{
@@ -37,7 +39,10 @@ enum Command {
     Bridge(BridgeCommand),
     /// List the assertions about the chain and what became of them
     Assertions(Client),
-    /// Control the Bitcoin inside `kedge dev`
+    /// Build, check and look into fraud proofs
+    #[command(subcommand)]
+    Proof(proof::ProofCommand),
+    /// Mine in `kedge dev`, and export Bitcoin blocks
     #[command(subcommand)]
     L1(L1Command),
     /// Make key files and show what belongs to them
@@ -228,7 +233,9 @@ struct WithdrawArgs {
 
 #[derive(Debug, Subcommand)]
 enum L1Command {
-    /// Mine blocks now
+    /// Write the blocks of a network's Bitcoin into a folder, for `kedge proof verify --blocks`
+    ExportBlocks(l1::ExportArgs),
+    /// Mine blocks now, in `kedge dev`
     Mine {
         #[command(flatten)]
         client: Client,
@@ -281,7 +288,8 @@ fn network(name: &str) -> Result<Network, String> {
     })
 }
 
-/// Runs the command that the process was started with. 0 only when the thing was done.
+/// Runs the command that the process was started with. 0 only when the thing was done; `kedge proof verify`
+/// has statuses of its own.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -295,7 +303,7 @@ pub fn main() -> ExitCode {
     // What still runs in the background has been told to stop; it gets the rest of two seconds.
     runtime.shutdown_timeout(std::time::Duration::from_millis(1_500));
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -303,8 +311,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn dispatch(command: Command) -> anyhow::Result<()> {
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        // Its status is the verdict.
+        Command::Proof(command) => return proof::run(command).await,
         Command::Dev(args) => run::dev(args).await,
         Command::Node(args) => run::node(args).await,
         Command::Signer(args) => run::signer(args).await,
@@ -313,12 +323,14 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Bridge(BridgeCommand::Withdraw(args)) => client::withdraw(args).await,
         Command::Bridge(BridgeCommand::Status(client)) => client::bridge_status(&client).await,
         Command::Assertions(client) => client::assertions(&client).await,
+        Command::L1(L1Command::ExportBlocks(args)) => l1::export(args).await,
         Command::L1(L1Command::Mine { client, blocks }) => client::mine(&client, blocks).await,
         Command::Key(KeyCommand::New { out }) => key::new(&out),
         Command::Key(KeyCommand::Show { network, key_file, dev, json }) => {
             key::show(network, key_file.as_deref(), dev, json)
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

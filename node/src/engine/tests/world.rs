@@ -1,4 +1,4 @@
-//! A Bitcoin chain made by hand (proof of work is not the engine's business), a store and an engine.
+//! A Bitcoin chain made by hand, a store and an engine.
 
 use super::super::*;
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
@@ -15,6 +15,7 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
     TxMerkleNode, TxOut, Txid, Witness,
 };
+use kedge_bridge::assertion::AssertionBody;
 use kedge_bridge::batch::{Batch, BatchBlock, encode};
 use kedge_bridge::bond::Bond;
 use kedge_bridge::commit::{Commit, CommitOutput, reveal};
@@ -74,9 +75,29 @@ pub(crate) fn dump(store: &Store, domain: Domain) -> Dump {
         .collect()
 }
 
+/// Makes a block's header commit to its body, witnesses included, and gives it the work that it names.
+pub(crate) fn seal(block: &mut Block) {
+    let reserved = [0; 32];
+    let coinbase = &mut block.txdata[0];
+    coinbase.input[0].witness = Witness::from_slice(&[reserved]);
+    let root = block.witness_root().unwrap();
+    let commitment = Block::compute_witness_commitment(&root, &reserved).to_byte_array();
+    let script = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed][..], &commitment].concat();
+    let output = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) };
+    block.txdata[0].output.push(output);
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    while block.header.validate_pow(block.header.target()).is_err() {
+        block.header.nonce += 1;
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
-        let (params, dir) = (params(), TempDir::new().unwrap());
+        Self::of(params())
+    }
+
+    pub(crate) fn of(params: &'static Params) -> Self {
+        let dir = TempDir::new().unwrap();
         let engine = open(&dir, params);
         Self { params, dir, engine, chain: Vec::new(), salt: 0, nonce: 0 }
     }
@@ -139,7 +160,7 @@ impl World {
             },
             txdata: txs,
         };
-        block.header.merkle_root = block.compute_merkle_root().unwrap();
+        seal(&mut block);
         block
     }
 
@@ -271,12 +292,26 @@ impl World {
         drop(reader);
         let mut body = body?;
         spoil(&mut body.claims);
+        Some(self.assertion_of(&body))
+    }
+
+    fn assertion_of(&mut self, body: &AssertionBody) -> Transaction {
         let id = self.params.chain_id;
         let parts = split(Kind::Assertion, id, 0, B256::ZERO, &body.encode(), self.params).unwrap();
         let key = keypair(&dev_secrets::SEQUENCER).x_only_public_key().0;
         let bond = Bond::of(self.params, key).unwrap().tx_out(self.params.proposer_bond);
         let (header, body) = &parts[0];
-        Some(self.reveal(Kind::Assertion, header, body, vec![bond]))
+        self.reveal(Kind::Assertion, header, body, vec![bond])
+    }
+
+    /// The reveal of an assertion that continues another by one L1 block, right or wrong.
+    pub(crate) fn child_of(&mut self, parent: B256) -> Transaction {
+        use kedge_fraud_proof::OwnChain as _;
+        let tracker = self.engine.tracker().unwrap();
+        let height = tracker.get(&parent).unwrap().l1.height.next();
+        let own = OwnClaims(&self.store().reader()).own_block(height).unwrap().unwrap();
+        let (params_hash, l1) = (self.params.hash(), L1Ref { height, hash: own.hash });
+        self.assertion_of(&AssertionBody { parent, params_hash, l1, claims: own.claims })
     }
 
     /// The reveals of a fraud proof.
