@@ -7,13 +7,15 @@
 //! `[signature, leaf script, control block]`, signalling replaceability (BIP-125). Outputs: chosen by the
 //! caller: change, an assertion's bond or a forced message's payment at the index of the envelope's input.
 //! What derivation reads of it is the witness alone.
+//!
+//! *Taking back*: a commit that will not be revealed is spent by its key path to one output.
 
 use alloc::vec::Vec;
 use bitcoin::{
-    Address, Amount, OutPoint, ScriptBuf, Sequence, TapSighashType, Transaction, TxIn, TxOut,
-    Witness, XOnlyPublicKey,
+    Address, Amount, FeeRate, OutPoint, ScriptBuf, Sequence, TapSighashType, Transaction, TxIn,
+    TxOut, Witness, XOnlyPublicKey,
     absolute::LockTime,
-    key::Keypair,
+    key::{Keypair, TapTweak as _},
     secp256k1::{Message, Secp256k1},
     sighash::{Prevouts, SighashCache},
     taproot::{LeafVersion, TapLeafHash, TaprootBuilder, TaprootSpendInfo},
@@ -166,6 +168,54 @@ pub fn sign(
         tx.input.get_mut(input).ok_or(RevealError::Prevout { input })?.witness = witness;
     }
     Ok(())
+}
+
+/// Builds and signs the transaction that takes commit outputs back to `to` by their key path, with what it
+/// costs. It signals replaceability (BIP-125). None when they do not hold the fee and more than dust.
+///
+/// # Errors
+/// When the key is another's.
+pub fn take_back(
+    inputs: &[CommitOutput],
+    to: ScriptBuf,
+    fee_rate: FeeRate,
+    publisher: &Keypair,
+) -> Result<Option<(Transaction, Amount)>, RevealError> {
+    let held = total(inputs.iter().map(|input| input.value));
+    let mut tx = unsigned(inputs, alloc::vec![TxOut { value: Amount::ZERO, script_pubkey: to }]);
+    for txin in &mut tx.input {
+        txin.witness = Witness::from_slice(&[[0; 64]]);
+    }
+    let (Some(fee), Some(output)) = (fee_rate.fee_wu(tx.weight()), tx.output.first_mut()) else {
+        return Ok(None);
+    };
+    match held.checked_sub(fee) {
+        Some(value) if value >= output.script_pubkey.minimal_non_dust() => output.value = value,
+        _ => return Ok(None),
+    }
+    let secp = Secp256k1::new();
+    let prevouts: Vec<_> = inputs.iter().map(CommitOutput::tx_out).collect();
+    let mut cache = SighashCache::new(&tx);
+    let mut witnesses = Vec::with_capacity(inputs.len());
+    for (input, commit) in inputs.iter().map(|input| &input.commit).enumerate() {
+        if commit.publisher != publisher.x_only_public_key().0 {
+            return Err(RevealError::Key { input });
+        }
+        let sighash = cache
+            .taproot_key_spend_signature_hash(
+                input,
+                &Prevouts::All(&prevouts),
+                TapSighashType::Default,
+            )
+            .map_err(|_| RevealError::Prevout { input })?;
+        let tweaked = publisher.tap_tweak(&secp, commit.spend.merkle_root()).to_keypair();
+        let signature = secp.sign_schnorr_no_aux_rand(&Message::from(sighash), &tweaked);
+        witnesses.push(Witness::from_slice(&[signature.serialize()]));
+    }
+    for (txin, witness) in tx.input.iter_mut().zip(witnesses) {
+        txin.witness = witness;
+    }
+    Ok(Some((tx, fee)))
 }
 
 /// Virtual size of the reveal of these commits with these outputs, exact.

@@ -5,11 +5,12 @@
 //! know. [`Publisher::tick`] makes one step for each publication from what the wallet and the node say;
 //! it may be called at any time and any number of times.
 
+mod abandon;
 mod fees;
 mod record;
 mod step;
 
-pub use fees::FeePolicy;
+pub use fees::{FeePolicy, Urgency};
 pub use record::{PublicationId, PublicationStatus, RevealStatus};
 
 use crate::l1::records::RecordWrite;
@@ -83,6 +84,12 @@ pub enum PublishError {
         /// The reveal's size.
         vsize: u64,
     },
+    /// There is no such publication, or it has long been final.
+    #[error("there is no publication {id} that is not final")]
+    Unknown {
+        /// Which.
+        id: u64,
+    },
     /// The publisher's key makes no Taproot output.
     #[error("the publisher's key cannot be used")]
     Key,
@@ -146,22 +153,102 @@ impl Publisher {
         kind: Kind,
         parts: Vec<Part>,
     ) -> Result<PublicationId, PublishError> {
+        self.begin(kind, parts, None, Urgency::Usual).await
+    }
+
+    /// As [`Self::publish`], under a name of the caller's and with a deadline. Idempotent: of publications
+    /// under one name only the first is made, so that a caller that notes the name before may call this
+    /// again after a crash.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub async fn publish_once(
+        &self,
+        reference: &str,
+        kind: Kind,
+        parts: Vec<Part>,
+        urgency: Urgency,
+    ) -> Result<PublicationId, PublishError> {
+        self.begin(kind, parts, Some(reference), urgency).await
+    }
+
+    async fn begin(
+        &self,
+        kind: Kind,
+        parts: Vec<Part>,
+        reference: Option<&str>,
+        urgency: Urgency,
+    ) -> Result<PublicationId, PublishError> {
         let groups = self.groups(kind, parts)?;
         let mut open = self.open.lock().await;
+        let known =
+            open.values().find(|of| reference.is_some() && of.reference.as_deref() == reference);
+        if let Some(known) = known {
+            return Ok(known.id);
+        }
         let last = open.keys().next_back().map_or(0, |id| id.0);
         let id = PublicationId(last + 1);
         let mut publication = Publication {
             id,
             kind: kind.wire(),
+            reference: reference.map(ToOwned::to_owned),
+            urgency,
             groups,
             commits: Vec::new(),
+            committed: None,
+            abandoned: false,
+            taken_back: Vec::new(),
             done: None,
             problem: None,
+            short: false,
         };
         self.store(&publication)?;
         self.advance(&mut publication).await;
         open.insert(id, publication);
         Ok(id)
+    }
+
+    /// Changes how soon a publication has to be confirmed; acts on it at the next [`Self::tick`].
+    ///
+    /// # Errors
+    /// [`PublishError::Unknown`], or when the storage fails.
+    pub async fn urge(&self, id: PublicationId, urgency: Urgency) -> Result<(), PublishError> {
+        let mut open = self.open.lock().await;
+        let publication = open.get_mut(&id).ok_or(PublishError::Unknown { id: id.0 })?;
+        if publication.urgency != urgency {
+            publication.urgency = urgency;
+            self.store(publication)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a publication up: nothing more is revealed or raised, and what its commit outputs hold goes
+    /// back to the wallet. What is revealed already stays on its way. For good; idempotent.
+    ///
+    /// # Errors
+    /// [`PublishError::Unknown`], or when the storage fails.
+    pub async fn abandon(&self, id: PublicationId) -> Result<(), PublishError> {
+        let mut open = self.open.lock().await;
+        let publication = open.get_mut(&id).ok_or(PublishError::Unknown { id: id.0 })?;
+        if !publication.abandoned {
+            publication.abandoned = true;
+            self.store(publication)?;
+        }
+        self.advance(publication).await;
+        Ok(())
+    }
+
+    /// Follows the chain and says where every publication is, without taking a step.
+    ///
+    /// # Errors
+    /// When the wallet cannot follow the chain.
+    pub async fn look(&self) -> Result<Vec<PublicationStatus>, PublishError> {
+        self.wallet.sync(&*self.bitcoin).await?;
+        let mut open = self.open.lock().await;
+        for publication in open.values_mut().filter(|of| of.done.is_none()) {
+            self.note_confirmations(publication);
+        }
+        Ok(open.values().map(Publication::status).collect())
     }
 
     /// Takes the next step of every publication: pays, broadcasts, broadcasts again what was dropped,
@@ -211,6 +298,11 @@ impl Publisher {
     pub async fn pending(&self) -> Vec<PublicationStatus> {
         let open = self.open.lock().await;
         open.values().filter(|of| of.done.is_none()).map(Publication::status).collect()
+    }
+
+    /// Where it keeps what it must not forget; its owner may keep what belongs to it in the same place.
+    pub fn records(&self) -> &Arc<dyn Records> {
+        &self.records
     }
 
     /// The public key that the envelopes name.

@@ -1,5 +1,6 @@
 //! What the publisher keeps of each publication.
 
+use super::Urgency;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use kedge_genesis::L1Height;
 use serde::{Deserialize, Serialize};
@@ -14,14 +15,31 @@ pub(super) struct Publication {
     pub(super) id: PublicationId,
     /// Wire discriminant of the envelopes' kind.
     pub(super) kind: u8,
+    /// The name that its owner gave it.
+    #[serde(default)]
+    pub(super) reference: Option<String>,
+    #[serde(default)]
+    pub(super) urgency: Urgency,
     /// The leaf scripts, by reveal.
     pub(super) groups: Vec<Group>,
     /// The commit transactions, the valid one last. They exclude each other where they can.
     pub(super) commits: Vec<Committed>,
+    /// Where one of them was seen last.
+    #[serde(default)]
+    pub(super) committed: Option<(Txid, u32)>,
+    /// It is given up: no more reveals, and commit outputs go back to the wallet.
+    #[serde(default)]
+    pub(super) abandoned: bool,
+    /// What takes the commit outputs back, by rising fee.
+    #[serde(default)]
+    pub(super) taken_back: Vec<Revealed>,
     /// Height at which all reveals were seen at the depth that counts as final; bodies are gone then.
     pub(super) done: Option<u32>,
     /// Why it does not advance.
     pub(super) problem: Option<String>,
+    /// Whether the last step had less money than it wanted.
+    #[serde(skip)]
+    pub(super) short: bool,
 }
 
 /// One reveal transaction in all its versions.
@@ -77,6 +95,7 @@ impl Publication {
     /// Drops the bodies.
     pub(super) fn finish(&mut self) {
         self.commits.clear();
+        self.taken_back.clear();
         for group in &mut self.groups {
             group.leaves.clear();
             group.reveals.clear();
@@ -98,10 +117,16 @@ impl Publication {
         PublicationStatus {
             id: self.id,
             kind: self.kind,
+            reference: self.reference.clone(),
             commit: self.commit().map(|commit| commit.tx.compute_txid()),
+            commits: self.commits.len(),
+            commit_fee: self.commit().map(|commit| commit.fee),
+            committed: self.committed.map(|(_, height)| L1Height(height)),
             reveals: self.groups.iter().map(Group::status).collect(),
             is_final: self.done.is_some(),
+            is_abandoned: self.abandoned,
             problem: self.problem.clone(),
+            is_short: self.short,
         }
     }
 }
@@ -128,14 +153,26 @@ pub struct PublicationStatus {
     pub id: PublicationId,
     /// Wire discriminant of its kind ([`kedge_bridge::envelope::Kind::from_wire`]).
     pub kind: u8,
+    /// The name that its owner gave it.
+    pub reference: Option<String>,
     /// The commit transaction, once one could be paid.
     pub commit: Option<Txid>,
+    /// How many of its kind were signed.
+    pub commits: usize,
+    /// What the current one pays.
+    pub commit_fee: Option<Amount>,
+    /// In which block the commit is.
+    pub committed: Option<L1Height>,
     /// The reveal transactions, in the order of the envelopes.
     pub reveals: Vec<RevealStatus>,
     /// Whether all reveals are so deep that nothing needs watching any more.
     pub is_final: bool,
+    /// Whether it was given up.
+    pub is_abandoned: bool,
     /// Why it does not advance: too little money, a refusal.
     pub problem: Option<String>,
+    /// Whether there was less money at the last step than it wanted, for a start or for a raise.
+    pub is_short: bool,
 }
 
 impl PublicationStatus {

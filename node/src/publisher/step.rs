@@ -3,9 +3,9 @@
 //! commit missing → pay it · commit dropped → broadcast it again, or make another when its inputs are
 //! gone or its fee is too low · reveal due → sign, store, broadcast · reveal dropped → broadcast it
 //! again · reveal waits too long → replace it by one that pays more, for the commit too · all reveals
-//! deep enough → done.
+//! deep enough → done. A publication that was given up goes another way (`abandon.rs`).
 
-use super::fees::{fee, percent};
+use super::fees::{Pace, Urgency, fee, percent};
 use super::record::{Committed, Publication, Revealed};
 use super::{MAX_FAMILY_VSIZE, PublishError, Publisher};
 use crate::l1::{Broadcast, MISSING_INPUTS};
@@ -25,6 +25,8 @@ const ORDER_PERCENT: u32 = 2;
 const RESERVE: u32 = 400;
 /// Another input with its signature, and room, virtual bytes.
 const INPUT_VSIZE: u64 = 70;
+/// A Taproot output, virtual bytes.
+const OUTPUT_VSIZE: u64 = 43;
 
 impl Publisher {
     /// As far as it gets now; what stops it becomes the publication's problem.
@@ -45,69 +47,114 @@ impl Publisher {
     }
 
     async fn step(&self, publication: &mut Publication) -> Result<Option<String>, PublishError> {
-        let market = self.fees.now(&*self.bitcoin).await?;
         let tip = self.wallet.tip().0;
+        publication.short = false;
         self.note_confirmations(publication);
         if publication.groups.iter().all(|group| group.confirmed.is_some()) {
             return self.finish(publication, tip).map(|()| None);
         }
-        if publication.commits.is_empty() {
-            self.commit(publication, market, tip, &[])?;
+        if publication.abandoned {
+            return self.take_back(publication, tip).await;
         }
-        if let Some(problem) = self.settle_commit(publication, market, tip).await? {
+        if publication.urgency == Urgency::Held {
+            return Ok(None);
+        }
+        let pace = self.pace(publication, tip)?;
+        let market = self.fees.at(pace, &*self.bitcoin).await?;
+        if publication.commits.is_empty() {
+            self.commit(publication, self.least(pace, market), market, tip, &[])?;
+        }
+        if let Some(problem) = self.settle_commit(publication, market, tip, pace).await? {
             return Ok(Some(problem));
         }
-        if !self.may_reveal(publication)? {
+        if !self.may_reveal(publication, pace)? {
             return Ok(None);
         }
         let mut problem = None;
         for group in 0..publication.groups.len() {
             if publication.groups.get(group).is_some_and(|group| group.confirmed.is_none()) {
-                problem = problem.or(self.see_to_reveal(publication, group, market, tip).await?);
+                let next = self.see_to_reveal(publication, group, market, tip, pace).await?;
+                problem = problem.or(next);
             }
         }
         Ok(problem)
     }
 
-    /// Where the wallet has seen the reveals. A confirmed rival of a newer version counts.
-    fn note_confirmations(&self, publication: &mut Publication) {
-        for group in &mut publication.groups {
-            group.confirmed = group.reveals.iter().rev().find_map(|reveal| {
-                let txid = reveal.tx.compute_txid();
-                match self.wallet.place(txid) {
-                    Some(TxPlace::Confirmed(height)) => Some((txid, height.0)),
-                    Some(TxPlace::Unconfirmed) | None => None,
-                }
-            });
+    /// What its urgency asks for now.
+    fn pace(&self, publication: &Publication, tip: u32) -> Result<Pace, PublishError> {
+        let mut vsize = 0_u64;
+        for group in publication.groups.iter().filter(|group| group.confirmed.is_none()) {
+            vsize += self.vsize(group)?;
         }
+        Ok(self.fees.pace(publication.urgency, tip, publication.committed.is_some(), vsize))
+    }
+
+    /// The least rate that something is begun with when there is too little money for `rate`.
+    fn least(&self, pace: Pace, rate: FeeRate) -> FeeRate {
+        if pace.at_any_rate { self.fees.floor } else { rate }
+    }
+
+    /// Where the wallet has seen the commit and the reveals. A confirmed rival of a newer version counts.
+    pub(super) fn note_confirmations(&self, publication: &mut Publication) {
+        let seen = |tx: &Transaction| {
+            let txid = tx.compute_txid();
+            match self.wallet.place(txid) {
+                Some(TxPlace::Confirmed(height)) => Some((txid, height.0)),
+                Some(TxPlace::Unconfirmed) | None => None,
+            }
+        };
+        for group in &mut publication.groups {
+            group.confirmed = group.reveals.iter().rev().find_map(|reveal| seen(&reveal.tx));
+        }
+        publication.committed =
+            publication.commits.iter().rev().find_map(|commit| seen(&commit.tx));
     }
 
     fn finish(&self, publication: &mut Publication, tip: u32) -> Result<(), PublishError> {
         let last =
             publication.groups.iter().filter_map(|group| group.confirmed).map(|at| at.1).max();
-        let deep = last.is_some_and(|height| (tip + 1).saturating_sub(height) >= self.final_depth);
-        if deep {
-            publication.done = last;
-            publication.finish();
-            self.store(publication)?;
+        match last.filter(|height| self.is_deep(*height, tip)) {
+            Some(last) => self.close(publication, last),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Pays the commit outputs, excluding earlier commits by spending a coin of theirs.
+    pub(super) fn is_deep(&self, height: u32, tip: u32) -> bool {
+        (tip + 1).saturating_sub(height) >= self.final_depth
+    }
+
+    /// Nothing is left to do about it.
+    pub(super) fn close(&self, publication: &mut Publication, at: u32) -> Result<(), PublishError> {
+        publication.done = Some(at);
+        publication.finish();
+        self.store(publication)
+    }
+
+    /// Pays the commit outputs, excluding earlier commits by spending a coin of theirs. At `rate`, or as
+    /// much of what is above `least` as there is money for.
     fn commit(
         &self,
         publication: &mut Publication,
-        rate: FeeRate,
+        least: FeeRate,
+        mut rate: FeeRate,
         tip: u32,
         conflict: &[OutPoint],
     ) -> Result<(), PublishError> {
-        // With room for raises if the wallet has the money, else without.
-        match self.try_commit(publication, rate, tip, conflict, RESERVE) {
-            Err(PublishError::Wallet(WalletError::Funds { .. })) => {
-                self.try_commit(publication, rate, tip, conflict, 100 + 10 * ORDER_PERCENT)
+        loop {
+            // With room for raises if the wallet has the money, else without.
+            let mut result = self.try_commit(publication, rate, tip, conflict, RESERVE);
+            if let Err(PublishError::Wallet(WalletError::Funds { .. })) = result {
+                let reserve = 100 + 10 * ORDER_PERCENT;
+                result = self.try_commit(publication, rate, tip, conflict, reserve);
             }
-            result => result,
+            if !matches!(result, Err(PublishError::Wallet(WalletError::Funds { .. }))) {
+                return result;
+            }
+            publication.short = true;
+            if rate <= percent(least, 105) {
+                return result;
+            }
+            rate = midpoint(least, rate);
         }
     }
 
@@ -120,13 +167,20 @@ impl Publisher {
         reserve: u32,
     ) -> Result<(), PublishError> {
         let budget = percent(rate, reserve).min(percent(self.fees.ceiling, 120));
+        let count = publication.groups.iter().map(|group| group.leaves.len() as u64).sum::<u64>();
+        // A reveal may have to pay for its commit too.
+        let parent = fee(budget, INPUT_VSIZE + OUTPUT_VSIZE * (count + 1));
         let mut outputs = Vec::new();
         for group in &publication.groups {
             let vsize = self.vsize(group)?;
             let bond = group.output.as_ref().map_or(Amount::ZERO, |output| output.value);
             let commits = self.commits(&group.leaves)?;
             for (index, commit) in commits.iter().enumerate() {
-                let value = if index == 0 { bond + fee(budget, vsize) + CARRIER } else { CARRIER };
+                let value = match index {
+                    0 if outputs.is_empty() => bond + fee(budget, vsize) + parent + CARRIER,
+                    0 => bond + fee(budget, vsize) + CARRIER,
+                    _ => CARRIER,
+                };
                 outputs.push(TxOut { value, script_pubkey: commit.script_pubkey() });
             }
         }
@@ -146,26 +200,35 @@ impl Publisher {
         Ok(())
     }
 
+    /// Makes the confirmed commit the valid one, since an earlier one may have won. Whether there is one.
+    pub(super) fn choose_confirmed(
+        &self,
+        publication: &mut Publication,
+    ) -> Result<bool, PublishError> {
+        let won = publication.commits.iter().position(|commit| {
+            matches!(self.wallet.place(commit.tx.compute_txid()), Some(TxPlace::Confirmed(_)))
+        });
+        let Some(won) = won else { return Ok(false) };
+        if won + 1 != publication.commits.len() {
+            let commit = publication.commits.remove(won);
+            publication.commits.push(commit);
+            for group in &mut publication.groups {
+                group.reveals.clear();
+            }
+            self.store(publication)?;
+        }
+        Ok(true)
+    }
+
     /// Sees that the commit is in the chain or the mempool. Answers why it is not.
     async fn settle_commit(
         &self,
         publication: &mut Publication,
         market: FeeRate,
         tip: u32,
+        pace: Pace,
     ) -> Result<Option<String>, PublishError> {
-        // An earlier one may have won.
-        let won = publication.commits.iter().position(|commit| {
-            matches!(self.wallet.place(commit.tx.compute_txid()), Some(TxPlace::Confirmed(_)))
-        });
-        if let Some(won) = won {
-            if won + 1 != publication.commits.len() {
-                let commit = publication.commits.remove(won);
-                publication.commits.push(commit);
-                for group in &mut publication.groups {
-                    group.reveals.clear();
-                }
-                self.store(publication)?;
-            }
+        if self.choose_confirmed(publication)? {
             return Ok(None);
         }
         let Some(commit) = publication.commit() else { return Ok(None) };
@@ -175,15 +238,24 @@ impl Publisher {
             // A reorg brought back a chain in which it was given up.
             self.wallet.insert(tx.clone(), Vec::new())?;
         }
-        let stuck = tip >= at + self.fees.bump_after;
+        let stuck = tip >= at + pace.bump_after;
         let inputs: Vec<_> = tx.input.iter().map(|input| input.previous_output).collect();
         if self.bitcoin.in_mempool(&txid).await? {
             // A reveal raises it as its child; where none may be broadcast yet it is replaced.
+            let revealed = publication.groups.iter().any(|group| !group.reveals.is_empty());
             if stuck
-                && !self.may_reveal(publication)?
+                && !revealed
+                && !self.may_reveal(publication, pace)?
                 && let Some(rate) = self.fees.raised(paid, market)
             {
-                return self.recommit(publication, rate, tip, &inputs).await;
+                return match self.recommit(publication, paid, rate, tip, &inputs).await {
+                    // Without money to pay more, what is signed stays on its way.
+                    Err(PublishError::Wallet(WalletError::Funds { .. })) => {
+                        self.wallet.insert(tx, Vec::new())?;
+                        Ok(None)
+                    }
+                    other => other,
+                };
             }
             return Ok(None);
         }
@@ -192,13 +264,14 @@ impl Publisher {
             Broadcast::Rejected { code, reason } => (code, reason),
         };
         if code == MISSING_INPUTS && self.wallet.inputs_gone(&*self.bitcoin, &tx).await? {
-            return self.recommit(publication, market, tip, &inputs).await;
+            let least = self.least(pace, market);
+            return self.recommit(publication, least, market, tip, &inputs).await;
         }
         if reason.contains("fee")
             && stuck
             && let Some(rate) = self.fees.raised(paid, market)
         {
-            return self.recommit(publication, rate, tip, &inputs).await;
+            return self.recommit(publication, paid, rate, tip, &inputs).await;
         }
         Ok(Some(format!("commit {txid} is refused: {reason}")))
     }
@@ -208,6 +281,7 @@ impl Publisher {
     async fn recommit(
         &self,
         publication: &mut Publication,
+        least: FeeRate,
         rate: FeeRate,
         tip: u32,
         inputs: &[OutPoint],
@@ -221,7 +295,7 @@ impl Publisher {
                 left.push(*input);
             }
         }
-        self.commit(publication, rate, tip, &left)?;
+        self.commit(publication, least, rate, tip, &left)?;
         let Some(commit) = publication.commit() else { return Ok(None) };
         Ok(match self.bitcoin.broadcast(&commit.tx).await? {
             Broadcast::Accepted | Broadcast::AlreadyKnown => None,
@@ -233,15 +307,19 @@ impl Publisher {
     }
 
     /// Whether the reveals may be broadcast: with an unconfirmed commit only if all fit into the
-    /// mempool's limits, and never for a fraud proof, whose priority counts from its commit.
-    fn may_reveal(&self, publication: &Publication) -> Result<bool, PublishError> {
+    /// mempool's limits, and of a fraud proof, whose priority counts from its commit, only if time is short:
+    /// that it is confirmed in time matters more than to whom the bond goes.
+    fn may_reveal(&self, publication: &Publication, pace: Pace) -> Result<bool, PublishError> {
         let Some(commit) = publication.commit() else { return Ok(false) };
         let confirmed =
             matches!(self.wallet.place(commit.tx.compute_txid()), Some(TxPlace::Confirmed(_)));
         if confirmed {
             return Ok(true);
         }
-        if Kind::from_wire(publication.kind) == Some(Kind::Proof) {
+        // What was revealed once, as before a reorganisation, is no secret any more.
+        let revealed = publication.groups.iter().any(|group| !group.reveals.is_empty());
+        let is_proof = Kind::from_wire(publication.kind) == Some(Kind::Proof);
+        if is_proof && !revealed && !pace.rush {
             return Ok(false);
         }
         let mut family = commit.tx.vsize() as u64;
@@ -258,21 +336,26 @@ impl Publisher {
         group: usize,
         market: FeeRate,
         tip: u32,
+        pace: Pace,
     ) -> Result<Option<String>, PublishError> {
         let later = publication.groups.len().saturating_sub(group + 1);
         let later = u32::try_from(later).unwrap_or(10).min(10);
         let first = self.fees.within(percent(market, 100 + later * ORDER_PERCENT));
         let latest = publication.groups.get(group).and_then(|group| group.reveals.last()).cloned();
         let reveal = match latest {
-            None => self.reveal(publication, group, first, tip)?,
-            Some(latest) if tip >= latest.at + self.fees.bump_after => {
+            None => {
+                let least = self.least(pace, first);
+                match self.reveal_within(publication, group, least, first, tip)? {
+                    Some(reveal) => reveal,
+                    None => self.reveal(publication, group, least, tip)?,
+                }
+            }
+            Some(latest) if tip >= latest.at + pace.bump_after => {
                 match self.fees.raised(latest.rate(), first) {
-                    Some(rate) => match self.reveal(publication, group, rate, tip) {
-                        Ok(raised) => raised,
-                        // No money to pay more: what is signed stays on its way.
-                        Err(PublishError::Wallet(WalletError::Funds { .. })) => latest,
-                        Err(error) => return Err(error),
-                    },
+                    // Without money to pay more, what is signed stays on its way.
+                    Some(rate) => self
+                        .reveal_within(publication, group, latest.rate(), rate, tip)?
+                        .unwrap_or(latest),
                     None => latest,
                 }
             }
@@ -291,6 +374,30 @@ impl Publisher {
                 Some(format!("reveal {txid} is refused: {reason}"))
             }
         })
+    }
+
+    /// A version of a reveal that pays `rate`, or as much of what is above `least` as there is money for;
+    /// none when that is too little to matter.
+    fn reveal_within(
+        &self,
+        publication: &mut Publication,
+        group: usize,
+        least: FeeRate,
+        mut rate: FeeRate,
+        tip: u32,
+    ) -> Result<Option<Revealed>, PublishError> {
+        loop {
+            match self.reveal(publication, group, rate, tip) {
+                Ok(reveal) => return Ok(Some(reveal)),
+                Err(PublishError::Wallet(WalletError::Funds { .. })) => {}
+                Err(error) => return Err(error),
+            }
+            publication.short = true;
+            rate = midpoint(least, rate);
+            if rate <= percent(least, 105) {
+                return Ok(None);
+            }
+        }
     }
 
     /// Signs and stores a version of a reveal that pays `rate`, for its unconfirmed commit too.
@@ -394,4 +501,9 @@ impl Publisher {
             None => Ok(self.wallet.change_script()?),
         }
     }
+}
+
+/// Halfway between two rates.
+fn midpoint(one: FeeRate, other: FeeRate) -> FeeRate {
+    FeeRate::from_sat_per_kwu(one.to_sat_per_kwu().midpoint(other.to_sat_per_kwu()))
 }

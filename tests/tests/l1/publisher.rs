@@ -11,7 +11,7 @@ use bitcoin::{
 };
 use kedge::{
     l1::{Broadcast, MemoryRecords},
-    publisher::{FeePolicy, Part, PublicationStatus},
+    publisher::{FeePolicy, Part, PublicationStatus, Urgency},
     wallet::{Wallet, WalletKeys},
 };
 use kedge_bridge::envelope::{Kind, envelopes, sign_batch, split};
@@ -26,6 +26,14 @@ on_all! {
     nothing_is_forgotten_when_the_publisher_restarts
     a_commit_whose_coin_was_taken_back_is_made_anew
     a_reveal_that_no_block_takes_is_replaced
+    a_proof_is_revealed_when_its_commit_is_confirmed
+    a_proof_whose_deadline_is_near_is_revealed_at_once
+    a_large_proof_is_complete_by_its_deadline_though_it_waits_for_its_commit
+    a_publication_that_is_held_waits
+    a_publication_under_one_name_is_made_once
+    what_is_given_up_before_its_reveal_comes_back_to_the_wallet
+    what_is_given_up_after_its_reveal_is_left_on_its_way
+    too_little_money_for_the_rate_goes_as_far_as_it_does
 }
 
 /// A signed batch whose body has so many bytes.
@@ -201,6 +209,193 @@ async fn a_reveal_that_no_block_takes_is_replaced(chain: Chain) -> Result {
     for old in seen {
         assert!(!chain.bitcoin.in_mempool(&old).await?);
     }
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    Ok(())
+}
+
+/// The envelopes of a proof whose body has so many bytes.
+fn proof(len: usize) -> Result<Vec<Part>> {
+    let params = Network::Regtest.params();
+    let body: Vec<u8> = (0..len).map(|at| u8::try_from(at % 253).unwrap_or_default()).collect();
+    let parts = split(Kind::Proof, params.chain_id, 0, B256::ZERO, &body, params)?;
+    Ok(parts.into_iter().map(Part::from).collect())
+}
+
+async fn a_proof_is_revealed_when_its_commit_is_confirmed(chain: Chain) -> Result {
+    let (wallet, publisher) = chain.publisher(2, FeePolicy::default()).await?;
+    let by = Urgency::By(wallet.tip().plus(50));
+    for urgency in [Urgency::Usual, by] {
+        let name = format!("{urgency:?}");
+        let id = publisher.publish_once(&name, Kind::Proof, proof(3_000)?, urgency).await?;
+        publisher.tick().await?;
+        let status = publisher.status(id).await.expect("published");
+        assert_eq!((status.committed, status.reveals[0].txid), (None, None), "{urgency:?}");
+        chain.mine(1, &nobody()).await?;
+        publisher.tick().await?;
+        let status = publisher.status(id).await.expect("published");
+        assert_eq!(status.committed, Some(wallet.tip()));
+        assert!(status.reveals[0].txid.is_some());
+        chain.mine(1, &nobody()).await?;
+        publisher.tick().await?;
+        assert_eq!(confirmed(publisher.status(id).await), Some(wallet.tip()));
+    }
+    Ok(())
+}
+
+async fn a_proof_whose_deadline_is_near_is_revealed_at_once(chain: Chain) -> Result {
+    let (wallet, publisher) = chain.publisher(2, FeePolicy::default()).await?;
+    let by = Urgency::By(wallet.tip().plus(2));
+    let id = publisher.publish_once("near", Kind::Proof, proof(3_000)?, by).await?;
+    let status = publisher.status(id).await.expect("published");
+    assert_eq!(status.problem, None);
+    let (commit, reveal) = (status.commit.expect("paid"), status.reveals[0].txid.expect("signed"));
+    assert!(chain.bitcoin.in_mempool(&commit).await? && chain.bitcoin.in_mempool(&reveal).await?);
+    // Two blocks left: a quarter of the ceiling at least.
+    let fee = status.reveals[0].fee.expect("signed");
+    assert!(fee > Amount::from_sat(125 * 750), "{fee}");
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert_eq!(confirmed(publisher.status(id).await), Some(wallet.tip()));
+    Ok(())
+}
+
+async fn a_large_proof_is_complete_by_its_deadline_though_it_waits_for_its_commit(
+    chain: Chain,
+) -> Result {
+    let (wallet, publisher) = chain.publisher(3, FeePolicy::default()).await?;
+    let deadline = wallet.tip().plus(4);
+    let parts = proof(3 * 390_000 - 1_000)?;
+    let by = Urgency::By(deadline);
+    let id = publisher.publish_once("large", Kind::Proof, parts, by).await?;
+    // A block that takes nothing: three are left, and the commit pays more.
+    let before = publisher.status(id).await.and_then(|status| status.commit).expect("paid");
+    chain.reorg(0, &nobody()).await?;
+    publisher.tick().await?;
+    let status = publisher.status(id).await.expect("published");
+    assert_eq!((status.problem, status.reveals[0].txid), (None, None));
+    assert_ne!(status.commit, Some(before));
+    assert!(!chain.bitcoin.in_mempool(&before).await?);
+    for _ in 0..2 {
+        chain.mine(1, &nobody()).await?;
+        publisher.tick().await?;
+    }
+    let at = confirmed(publisher.status(id).await).expect("in the chain");
+    assert!(at < deadline, "{at}");
+    let found: Vec<u16> = chain.published().await?.iter().map(|header| header.chunk).collect();
+    assert_eq!(found, [0, 1, 2]);
+    Ok(())
+}
+
+async fn a_publication_that_is_held_waits(chain: Chain) -> Result {
+    let (wallet, publisher) = chain.publisher(2, FeePolicy::default()).await?;
+    let held = Urgency::Held;
+    let id = publisher.publish_once("held", Kind::Proof, proof(3_000)?, held).await?;
+    let status = publisher.tick().await?.remove(0);
+    assert_eq!((status.commit, status.problem), (None, None));
+    let by = Urgency::By(wallet.tip().plus(20));
+    publisher.urge(id, by).await?;
+    publisher.tick().await?;
+    chain.mine(1, &nobody()).await?;
+    // Confirmed, but not to be revealed.
+    publisher.urge(id, Urgency::Held).await?;
+    let status = publisher.tick().await?.remove(0);
+    assert_eq!((status.committed, status.reveals[0].txid), (Some(wallet.tip()), None));
+    publisher.urge(id, by).await?;
+    publisher.tick().await?;
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert!(confirmed(publisher.status(id).await).is_some());
+    Ok(())
+}
+
+async fn a_publication_under_one_name_is_made_once(chain: Chain) -> Result {
+    let (records, wallet) = chain.wallet(2).await?;
+    let mut publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    let usual = Urgency::Usual;
+    let id = publisher.publish_once("a", Kind::Proof, proof(500)?, usual).await?;
+    for _ in 0..2 {
+        assert_eq!(publisher.publish_once("a", Kind::Proof, proof(500)?, usual).await?, id);
+        drop(publisher);
+        publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    }
+    assert_ne!(publisher.publish_once("b", Kind::Proof, proof(500)?, usual).await?, id);
+    assert_eq!(publisher.pending().await.len(), 2);
+    Ok(())
+}
+
+async fn what_is_given_up_before_its_reveal_comes_back_to_the_wallet(chain: Chain) -> Result {
+    let (wallet, publisher) = chain.publisher(2, FeePolicy::default()).await?;
+    let before = wallet.balance().confirmed;
+    // One whose commit is in the mempool, one whose commit is confirmed, one of three commit outputs.
+    for (confirmed_first, size) in [(false, 80_000), (true, 80_000), (true, 3 * 390_000 - 1_000)] {
+        let balance = wallet.balance().confirmed;
+        let id = publisher.publish(Kind::Proof, proof(size)?).await?;
+        if confirmed_first {
+            chain.mine(1, &nobody()).await?;
+            // As the process would stop at: nothing is revealed yet.
+            publisher.look().await?;
+        }
+        publisher.abandon(id).await?;
+        chain.mine(1, &nobody()).await?;
+        publisher.tick().await?;
+        for _ in 0..4 {
+            chain.mine(1, &nobody()).await?;
+            publisher.tick().await?;
+        }
+        let status = publisher.status(id).await.expect("remembered");
+        assert_eq!((status.is_final, status.problem, status.reveals[0].txid), (true, None, None));
+        let lost = balance - wallet.balance().confirmed;
+        assert!(lost > Amount::ZERO && lost < Amount::from_sat(3_000), "{lost}");
+    }
+    assert!(chain.published().await?.is_empty());
+    assert!(before - wallet.balance().confirmed < Amount::from_sat(9_000));
+    Ok(())
+}
+
+async fn what_is_given_up_after_its_reveal_is_left_on_its_way(chain: Chain) -> Result {
+    let (wallet, publisher) = chain.publisher(2, FeePolicy::default()).await?;
+    let id = publisher.publish(Kind::Proof, proof(3_000)?).await?;
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    let reveal = publisher.status(id).await.and_then(|status| status.reveals[0].txid);
+    for _ in 0..2 {
+        publisher.abandon(id).await?;
+        // It waits for long, and is not raised.
+        for _ in 0..4 {
+            chain.reorg(0, &nobody()).await?;
+            publisher.tick().await?;
+        }
+        let status = publisher.status(id).await.expect("published");
+        assert_eq!((status.reveals[0].txid, status.reveals[0].versions), (reveal, 1));
+        assert!(chain.bitcoin.in_mempool(&reveal.expect("signed")).await?);
+    }
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    assert_eq!(confirmed(publisher.status(id).await), Some(wallet.tip()));
+    Ok(())
+}
+
+async fn too_little_money_for_the_rate_goes_as_far_as_it_does(chain: Chain) -> Result {
+    let bitcoin = &*chain.bitcoin;
+    let (_, payer) = chain.wallet(1).await?;
+    let records = Arc::new(MemoryRecords::default());
+    let network = BitcoinNetwork::Regtest;
+    let keys = WalletKeys::from_seed(network, &[8; 32]);
+    let wallet = Arc::new(Wallet::open(records.clone(), "w", &keys, network, L1Height(0))?);
+    let script_pubkey = wallet.address()?.script_pubkey();
+    payer.send(bitcoin, &[TxOut { value: Amount::from_sat(60_000), script_pubkey }], vb(2)).await?;
+    chain.mine(1, &nobody()).await?;
+    wallet.sync(bitcoin).await?;
+    let publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    // The ceiling of 500 sat/vB would cost half a million.
+    let by = Urgency::By(wallet.tip().plus(1));
+    let id = publisher.publish_once("poor", Kind::Proof, proof(3_000)?, by).await?;
+    let status = publisher.status(id).await.expect("published");
+    assert_eq!((status.problem, status.is_short), (None, true));
+    let fees = status.reveals[0].fee.expect("signed") + status.commit_fee.expect("paid");
+    assert!(fees > Amount::from_sat(30_000) && fees < Amount::from_sat(60_000), "{fees}");
     chain.mine(1, &nobody()).await?;
     publisher.tick().await?;
     assert!(confirmed(publisher.status(id).await).is_some());
