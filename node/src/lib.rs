@@ -8,14 +8,17 @@
 //! | [`mempool`] | transactions that wait for a block |
 //! | [`sequencer`] | makes L2 blocks |
 //! | [`batcher`], [`proposer`] | post batches and assertions, through [`publisher`] and [`wallet`] |
+//! | [`challenger`] | proves wrong assertions wrong |
 //! | [`signer`] | signs the vault's payouts |
 //! | [`proof`] | fraud proofs as files, judged on Bitcoin blocks alone |
 //! | [`rpc`] | JSON-RPC |
+//! | [`metrics`] | metrics over HTTP |
 //! | [`node`], [`dev`] | put the parts together |
 //! | [`cli`] | the command line |
 
 pub mod accounts;
 pub mod batcher;
+pub mod challenger;
 pub mod cli;
 pub mod dev;
 pub mod engine;
@@ -24,6 +27,7 @@ pub mod keys;
 pub mod l1;
 pub mod mempool;
 pub mod mempool_link;
+pub mod metrics;
 pub mod node;
 pub mod proof;
 pub mod proposer;

@@ -10,8 +10,9 @@ use bdk_wallet::chain::{ChainPosition, Merge};
 use bdk_wallet::error::{BuildFeeBumpError, CreateTxError};
 use bdk_wallet::{ChangeSet, KeychainKind, TxOrdering};
 use bitcoin::bip32::Xpriv;
+use bitcoin::hashes::Hash as _;
 use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
-use kedge_genesis::{BitcoinNetwork, L1Height};
+use kedge_genesis::{BitcoinNetwork, L1Height, L1Ref};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -402,6 +403,12 @@ impl Wallet {
     /// The best block that the wallet has seen.
     pub fn tip(&self) -> L1Height {
         L1Height(self.inner.lock().bdk.latest_checkpoint().height())
+    }
+
+    /// Whether this block is in the best chain as the wallet has seen it.
+    pub fn has_block(&self, at: L1Ref) -> bool {
+        let chain = self.inner.lock().bdk.latest_checkpoint();
+        chain.get(at.height.0).is_some_and(|block| block.hash().to_byte_array() == at.hash.0)
     }
 
     /// Pays and broadcasts.

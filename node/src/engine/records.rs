@@ -7,6 +7,7 @@ const fn table_of(table: RecordTable) -> Table {
     match table {
         RecordTable::Wallet => Table::Wallet,
         RecordTable::OwnTx => Table::OwnTxs,
+        RecordTable::Roles => Table::Roles,
     }
 }
 

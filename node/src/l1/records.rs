@@ -1,4 +1,4 @@
-//! What the wallet and the publisher keep: small records in two tables. The node's store implements
+//! What the wallet and the publisher keep: small records in a few tables. The node's store implements
 //! this; so does [`MemoryRecords`] for tests.
 
 use parking_lot::Mutex;
@@ -11,6 +11,8 @@ pub enum RecordTable {
     Wallet,
     /// Bitcoin transactions signed here, and what they are for.
     OwnTx,
+    /// What the roles of a node have to remember.
+    Roles,
 }
 
 /// A key and its value.

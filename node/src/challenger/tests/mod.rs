@@ -1,0 +1,5 @@
+//! The challenger: its decisions as a table, and its deeds on an embedded Bitcoin.
+
+mod deeds;
+mod table;
+mod town;
