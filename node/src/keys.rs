@@ -79,6 +79,8 @@ pub enum Role {
     Sequencer,
     /// Pays for commits and reveals, and publishes assertions.
     Operator,
+    /// Pays for fraud proofs, signs their reveals and takes rewards.
+    Challenger,
     /// The wallet that the dev rollup mines to and that pays deposits.
     Wallet,
     /// One of the vault's signers.
@@ -91,6 +93,7 @@ impl Role {
         let bytes = match self {
             Self::Sequencer => dev_secrets::SEQUENCER,
             Self::Operator => sha256::Hash::hash(b"kedge dev operator").to_byte_array(),
+            Self::Challenger => sha256::Hash::hash(b"kedge dev challenger").to_byte_array(),
             Self::Wallet => sha256::Hash::hash(b"kedge dev wallet").to_byte_array(),
             Self::Signer(index) => *dev_secrets::SIGNERS.get(usize::from(index))?,
         };

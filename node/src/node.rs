@@ -2,9 +2,10 @@
 
 use crate::{
     batcher::Batcher,
+    challenger::{Challenger, ChallengerOptions, Reporter},
     engine::{Engine, EngineOptions, open_store},
     follow, keys,
-    l1::{self, Bitcoin, Records},
+    l1::{self, Bitcoin, MemoryRecords, Records},
     mempool::{Mempool, MempoolConfig},
     mempool_link,
     proposer::Proposer,
@@ -14,7 +15,10 @@ use crate::{
     wallet::{Wallet, WalletKeys},
 };
 use anyhow::{Context, bail};
-use bitcoin::{key::Keypair, secp256k1::SecretKey};
+use bitcoin::{
+    key::Keypair,
+    secp256k1::{SecretKey, rand::rngs::OsRng},
+};
 use jsonrpsee::RpcModule;
 use kedge_genesis::Params;
 use std::{
@@ -44,6 +48,17 @@ impl OperatorKeys {
     }
 }
 
+/// What makes a node a challenger.
+#[derive(Debug)]
+pub struct ChallengerConfig {
+    /// Its wallet, and the key that its proofs are published with; only a dry run needs none.
+    pub keys: Option<OperatorKeys>,
+    /// How it behaves.
+    pub options: ChallengerOptions,
+    /// Whom it tells.
+    pub report: Reporter,
+}
+
 /// What a node is to be.
 pub struct NodeConfig {
     /// The network.
@@ -58,7 +73,9 @@ pub struct NodeConfig {
     pub sequencer: Option<(Keypair, SequencerConfig)>,
     /// L1 blocks between assertions: makes this node a proposer.
     pub proposer: Option<u32>,
-    /// Needed by both roles.
+    /// Makes this node a challenger.
+    pub challenger: Option<ChallengerConfig>,
+    /// Needed by a sequencer and by a proposer.
     pub operator: Option<OperatorKeys>,
     /// Where transactions go that are sent to a node that is not the sequencer.
     pub sequencer_rpc: Option<String>,
@@ -78,10 +95,15 @@ pub struct Node {
     pub batcher: Option<Arc<Batcher>>,
     /// The operator's wallet, on a sequencer or proposer.
     pub wallet: Option<Arc<Wallet>>,
+    /// Proves wrong assertions wrong, on a challenger. It begins with [`Node::run`], so that what it tells
+    /// comes after what is told of the start.
+    pub challenger: Option<Arc<Challenger>>,
     handle: NodeHandle,
     /// Tells every task to stop.
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
+    /// Whether the challenger has begun.
+    challenges: bool,
 }
 
 impl std::fmt::Debug for Node {
@@ -126,6 +148,7 @@ impl Node {
             engine,
             sequencer,
             proposer,
+            challenger,
             operator,
             sequencer_rpc,
         } = config;
@@ -165,9 +188,23 @@ impl Node {
             tasks.spawn(async move { Ok(follow::follow(bitcoin, engine, stop).await?) });
         }
 
-        let roles = Roles { sequencer: sequencer.is_some(), proposer: proposer.is_some() };
+        let roles = Roles {
+            sequencer: sequencer.is_some(),
+            proposer: proposer.is_some(),
+            challenger: challenger.is_some(),
+        };
+        if let (Some(one), Some(other)) =
+            (&operator, challenger.as_ref().and_then(|of| of.keys.as_ref()))
+            && one.publisher == other.publisher
+        {
+            bail!(
+                "the challenger needs a wallet key of its own: two wallets of one key spend the same coins"
+            );
+        }
         let wallet = match &operator {
-            Some(keys) => Some(open_wallet(&engine, &bitcoin, keys).await?),
+            Some(keys) => {
+                Some(open_wallet(&engine, &bitcoin, keys, store.clone(), "operator").await?)
+            }
             None => None,
         };
         let publisher = |name: &str| -> anyhow::Result<Arc<Publisher>> {
@@ -223,13 +260,19 @@ impl Node {
             });
         }
 
+        let challenger = match challenger {
+            Some(config) => Some(Arc::new(open_challenger(&engine, &bitcoin, config).await?)),
+            None => None,
+        };
+
         let submission = match (mempool, sequencer_rpc) {
             (Some(pool), _) => Submission::Mempool(pool),
             (None, Some(url)) => Submission::Forward(rpc::Sequencer::new(&url)?),
             (None, None) => Submission::Refused,
         };
         let handle = NodeHandle { params, store, engine: engine.clone(), submission, roles };
-        Ok(Self { engine, batcher, wallet, handle, stop, tasks })
+        let challenges = false;
+        Ok(Self { engine, batcher, wallet, challenger, handle, stop, tasks, challenges })
     }
 
     /// Serves JSON-RPC, with methods besides the node's own.
@@ -249,6 +292,14 @@ impl Node {
     /// # Errors
     /// What made the task fail.
     pub async fn run(&mut self) -> anyhow::Result<()> {
+        if let Some(challenger) = self.challenger.clone().filter(|_| !self.challenges) {
+            let halt = self.stop.clone();
+            self.tasks.spawn(async move {
+                challenger.run(halt).await;
+                Ok(())
+            });
+            self.challenges = true;
+        }
         while let Some(done) = self.tasks.join_next().await {
             done.context("a task panicked")??;
             if self.stop.is_cancelled() {
@@ -269,23 +320,67 @@ impl Node {
     }
 }
 
+/// Opens and synchronises the wallet of that name.
 async fn open_wallet(
     engine: &Arc<Engine>,
     bitcoin: &Arc<dyn Bitcoin>,
     keys: &OperatorKeys,
+    records: Arc<dyn Records>,
+    name: &str,
 ) -> anyhow::Result<Arc<Wallet>> {
     let params = engine.params();
-    let records: Arc<dyn Records> = engine.store().clone();
     let birthday = params.l1_start.height;
-    let wallet = Wallet::open(records, "operator", &keys.wallet, params.bitcoin, birthday)?;
+    let wallet = Wallet::open(records, name, &keys.wallet, params.bitcoin, birthday)?;
     wallet.sync(&**bitcoin).await?;
     let address = wallet.address()?;
     let balance = wallet.balance().confirmed;
-    tracing::info!(%address, %balance, "operator's wallet");
+    tracing::info!(%address, %balance, "the {name}'s wallet");
     if balance == bitcoin::Amount::ZERO {
-        tracing::warn!(%address, "the operator's wallet is empty: pay bitcoin to this address");
+        tracing::warn!(%address, "the {name}'s wallet is empty: pay bitcoin to this address");
     }
     Ok(Arc::new(wallet))
+}
+
+async fn open_challenger(
+    engine: &Arc<Engine>,
+    bitcoin: &Arc<dyn Bitcoin>,
+    config: ChallengerConfig,
+) -> anyhow::Result<Challenger> {
+    let params = engine.params();
+    let ChallengerConfig { keys, options, report } = config;
+    let (keys, records, wallet) = if options.dry_run {
+        // A dry run pays nothing and leaves nothing behind.
+        let keys = OperatorKeys::from_secret(params, &SecretKey::new(&mut OsRng));
+        let records: Arc<dyn Records> = Arc::new(MemoryRecords::default());
+        let birthday = engine.heads().l1_tip.height;
+        let wallet =
+            Wallet::open(records.clone(), "challenger", &keys.wallet, params.bitcoin, birthday)?;
+        (keys, records, Arc::new(wallet))
+    } else {
+        let keys = keys.context("a challenger needs a wallet key, or --dry-run")?;
+        let records: Arc<dyn Records> = engine.store().clone();
+        let wallet = open_wallet(engine, bitcoin, &keys, records.clone(), "challenger").await?;
+        (keys, records, wallet)
+    };
+    let publisher = Publisher::open(
+        "proof",
+        records,
+        wallet.clone(),
+        bitcoin.clone(),
+        keys.publisher,
+        options.fees,
+        params.finality_depth,
+    )?;
+    Challenger::new(
+        params,
+        engine.clone(),
+        bitcoin.clone(),
+        Arc::new(publisher),
+        wallet,
+        keys.publisher,
+        options,
+        report,
+    )
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ impl World {
             store,
             engine: engine.clone(),
             submission: Submission::Mempool(mempool.clone()),
-            roles: Roles { sequencer: true, proposer: false },
+            roles: Roles { sequencer: true, proposer: false, challenger: false },
         };
         let config = RpcConfig { max_batch: 3, ..RpcConfig::new(([127, 0, 0, 1], 0).into()) };
         let server = serve(config, handle, RpcModule::new(())).await?;

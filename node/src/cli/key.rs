@@ -28,6 +28,7 @@ pub(super) fn show(
 ) -> anyhow::Result<()> {
     let (role, flag) = match dev {
         Some(DevKey::Sequencer) => (Role::Sequencer, "--key-file"),
+        Some(DevKey::Challenger) => (Role::Challenger, "--key-file"),
         Some(DevKey::Wallet) => (Role::Wallet, "--key-file"),
         Some(DevKey::Operator) | None => (Role::Operator, "--key-file"),
     };

@@ -28,8 +28,10 @@ struct Cli {
 enum Command {
     /// Run a whole rollup in one process, with a Bitcoin of its own, for development
     Dev(DevArgs),
-    /// Run a node: a validator, with --sequencer and --proposer also those roles
+    /// Run a node: a validator, with --sequencer, --proposer and --challenger also those roles
     Node(NodeArgs),
+    /// Run a challenger: proves every wrong assertion wrong before it settles
+    Challenger(ChallengerArgs),
     /// Run one signer of the vault: checks every payout against its own node, then signs
     Signer(SignerArgs),
     /// Show the heads, the L1 tip and how far the node is
@@ -148,9 +150,73 @@ struct NodeArgs {
     /// Bitcoin blocks between assertions while no withdrawal waits
     #[arg(long, value_name = "BLOCKS", default_value_t = DEFAULT_INTERVAL, requires = "proposer")]
     assertion_interval: u32,
+    /// Prove every wrong assertion wrong before it settles
+    #[arg(long)]
+    challenger: bool,
+    /// Key of the challenger's wallet, another than --wallet-key-file's (on dev and regtest: a public one)
+    #[arg(long, value_name = "FILE", requires = "challenger")]
+    challenger_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    challenging: Challenging,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]
     verify_witness: bool,
+    /// Print events as JSON, one a line; the first is `ready`
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a challenger behaves and whom it tells.
+#[derive(Args, Clone, Debug)]
+struct Challenging {
+    /// Report what would be published, publish nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Address that every alert is posted to as JSON, http only
+    #[arg(long, value_name = "URL")]
+    alert_webhook: Option<String>,
+    /// Port for metrics in Prometheus' text format, on this machine's loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT")]
+    metrics_port: Option<u16>,
+    /// Highest fee rate for a proof, reached only in the last blocks before its deadline; 500 by default
+    #[arg(long, value_name = "SAT_PER_VB", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_fee_rate: Option<u32>,
+}
+
+impl Challenging {
+    /// The first of these options that was given.
+    fn given(&self) -> Option<&'static str> {
+        let options = [
+            ("--dry-run", self.dry_run),
+            ("--alert-webhook", self.alert_webhook.is_some()),
+            ("--metrics-port", self.metrics_port.is_some()),
+            ("--max-fee-rate", self.max_fee_rate.is_some()),
+        ];
+        options.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+}
+
+#[derive(Args, Debug)]
+struct ChallengerArgs {
+    /// Where to keep the chain that assertions are compared with
+    #[arg(long, value_name = "DIR")]
+    datadir: PathBuf,
+    /// Which network
+    #[arg(long, value_name = "NAME", default_value = "dev", value_parser = network)]
+    network: Network,
+    #[command(flatten)]
+    l1: L1Args,
+    /// Key of the wallet that pays for proofs and takes rewards (on dev and regtest: a public one)
+    #[arg(long, value_name = "FILE")]
+    wallet_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    challenging: Challenging,
+    /// Address that the JSON-RPC server listens on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", requires = "rpc_port")]
+    rpc_host: IpAddr,
+    /// Serve JSON-RPC too, HTTP and WebSocket, on this port; 0 takes a free one
+    #[arg(long, value_name = "PORT")]
+    rpc_port: Option<u16>,
     /// Print events as JSON, one a line; the first is `ready`
     #[arg(long)]
     json: bool,
@@ -277,6 +343,8 @@ enum DevKey {
     Sequencer,
     /// Pays fees and bonds
     Operator,
+    /// Pays for fraud proofs
+    Challenger,
     /// Pays deposits
     Wallet,
 }
@@ -317,6 +385,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Proof(command) => return proof::run(command).await,
         Command::Dev(args) => run::dev(args).await,
         Command::Node(args) => run::node(args).await,
+        Command::Challenger(args) => run::challenger(args).await,
         Command::Signer(args) => run::signer(args).await,
         Command::Status(client) => client::status(&client).await,
         Command::Bridge(BridgeCommand::Deposit(args)) => client::deposit(args).await,
@@ -341,5 +410,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_option_of_a_challenger_is_recognised_where_there_is_none() {
+        let node = ["kedge", "node", "--datadir", "d", "--l1-rpc", "http://127.0.0.1:1"];
+        let given = |more: &[&'static str]| {
+            let cli = Cli::try_parse_from(node.iter().chain(more)).unwrap();
+            let Command::Node(args) = cli.command else { unreachable!() };
+            args.challenging.given()
+        };
+        assert_eq!(given(&[]), None);
+        for option in [
+            &["--dry-run"][..],
+            &["--alert-webhook", "http://a"],
+            &["--metrics-port", "0"],
+            &["--max-fee-rate", "9"],
+        ] {
+            assert_eq!(given(option), Some(option[0]));
+        }
     }
 }

@@ -1,23 +1,37 @@
 //! The commands that run until they are told to stop.
 
-use super::{DevArgs, L1Args, NodeArgs, SignerArgs, amount::show_btc};
+use super::{ChallengerArgs, Challenging, DevArgs, L1Args, NodeArgs, SignerArgs, amount::show_btc};
 use crate::{
+    challenger::{Challenger, ChallengerOptions, Reporter, Webhook},
     dev::{Dev, DevOptions, FUNDS},
     engine::EngineOptions,
     keys::{self, Role},
     l1::{Bitcoin, RpcClient, rust_network},
-    node::{Node, NodeConfig, OperatorKeys},
+    metrics,
+    node::{ChallengerConfig, Node, NodeConfig, OperatorKeys},
+    publisher::FeePolicy,
     rpc::RpcConfig,
     sequencer::SequencerConfig,
     signer::{Peer, Signer, SigningApiServer, SigningService},
 };
 use anyhow::{Context, bail};
+use bitcoin::FeeRate;
 use jsonrpsee::{RpcModule, server::Server};
 use kedge_bridge::vault::Vault;
 use kedge_genesis::{Network, Params};
+use prometheus::Registry;
 use serde_json::json;
-use std::{io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::signal::unix::{SignalKind, signal};
+use std::{
+    io::IsTerminal,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -187,6 +201,19 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     } else {
         None
     };
+    let mut metrics = None;
+    let challenger = if args.challenger {
+        let key = args.challenger_key_file.as_deref();
+        let (config, exporter) =
+            challenging(&args.challenging, args.network, key, "--challenger-key-file", args.json)
+                .await?;
+        metrics = exporter;
+        Some(config)
+    } else if let Some(option) = args.challenging.given() {
+        bail!("{option} is an option of a challenger; add --challenger")
+    } else {
+        None
+    };
     let config = NodeConfig {
         params,
         datadir: args.datadir,
@@ -194,6 +221,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         engine: EngineOptions { verify_witness: args.verify_witness },
         sequencer,
         proposer: args.proposer.then_some(args.assertion_interval),
+        challenger,
         operator,
         sequencer_rpc: args.sequencer_rpc,
     };
@@ -207,14 +235,156 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         } => started?,
     };
     let rpc = url(server.address());
-    if args.json {
-        println!("{}", json!({ "event": "ready", "rpc": rpc, "chainId": params.chain_id }));
-    } else {
-        println!("following {}; JSON-RPC at {rpc}", params.network.name());
+    let mut ready = json!({ "event": "ready", "rpc": rpc, "chainId": params.chain_id });
+    let mut lines = vec![format!("following {}; JSON-RPC at {rpc}", params.network.name())];
+    if let Some(challenger) = &node.challenger {
+        introduce(challenger, metrics.as_ref(), &mut ready, &mut lines)?;
     }
-    let outcome = until_stopped(node.run(), &stop).await;
+    announce(args.json, &ready, &lines);
+    let outcome = until_stopped(with_metrics(&mut node, metrics, &stop), &stop).await;
     finish(async {
         server.stop().await;
+        node.stop().await;
+    })
+    .await;
+    outcome
+}
+
+/// Metrics, and where they are served.
+struct Exporter {
+    listener: TcpListener,
+    registry: Registry,
+}
+
+/// What the options make of a challenger, and where its metrics are served.
+async fn challenging(
+    options: &Challenging,
+    network: Network,
+    key_file: Option<&Path>,
+    flag: &'static str,
+    json: bool,
+) -> anyhow::Result<(ChallengerConfig, Option<Exporter>)> {
+    let params = network.params();
+    let keys = if options.dry_run {
+        None
+    } else {
+        let secret = keys::load(key_file, network, Role::Challenger, flag)?;
+        Some(OperatorKeys::from_secret(params, &secret))
+    };
+    let mut report = Reporter::default();
+    if json {
+        report = report.with_json();
+    }
+    if let Some(address) = &options.alert_webhook {
+        report = report.with_webhook(Webhook::new(address)?);
+    }
+    let mut exporter = None;
+    if let Some(port) = options.metrics_port {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}; is another program using the port? choose one with --metrics-port")
+        })?;
+        let registry = Registry::new();
+        report = report.with_metrics(&registry)?;
+        exporter = Some(Exporter { listener, registry });
+    }
+    let mut fees = FeePolicy::default();
+    if let Some(rate) = options.max_fee_rate {
+        fees.ceiling = FeeRate::from_sat_per_vb_u32(rate);
+    }
+    let options = ChallengerOptions { dry_run: options.dry_run, fees };
+    Ok((ChallengerConfig { keys, options, report }, exporter))
+}
+
+/// Adds what there is to know of a challenger to what is told at the start.
+fn introduce(
+    challenger: &Challenger,
+    metrics: Option<&Exporter>,
+    ready: &mut serde_json::Value,
+    lines: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if challenger.is_dry_run() {
+        ready["challenger"] = json!({ "dryRun": true });
+        lines.push("challenging as a dry run: nothing is published".into());
+    } else {
+        let wallet = challenger.address()?.to_string();
+        let key = challenger.public_key().to_string();
+        lines.push(format!("challenging as {key}; its wallet is {wallet}"));
+        ready["challenger"] = json!({ "dryRun": false, "publicKey": key, "wallet": wallet });
+    }
+    if let Some(exporter) = metrics {
+        let address = format!("{}/metrics", url(exporter.listener.local_addr()?));
+        lines.push(format!("metrics at {address}"));
+        ready["metrics"] = json!(address);
+    }
+    Ok(())
+}
+
+fn announce(as_json: bool, ready: &serde_json::Value, lines: &[String]) {
+    if as_json {
+        println!("{ready}");
+    } else {
+        lines.iter().for_each(|line| println!("{line}"));
+    }
+}
+
+/// Runs a node, and serves metrics meanwhile.
+async fn with_metrics(
+    node: &mut Node,
+    metrics: Option<Exporter>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(Exporter { listener, registry }) = metrics else { return node.run().await };
+    tokio::select! {
+        done = node.run() => done,
+        done = metrics::serve(listener, registry, stop.clone()) => Ok(done?),
+    }
+}
+
+pub(super) async fn challenger(args: ChallengerArgs) -> anyhow::Result<()> {
+    init_logs("warn,kedge=info");
+    let stop = stop_on_signals()?;
+    let params = args.network.params();
+    let key = args.wallet_key_file.as_deref();
+    let (config, metrics) =
+        challenging(&args.challenging, args.network, key, "--wallet-key-file", args.json).await?;
+    let config = NodeConfig {
+        params,
+        datadir: args.datadir,
+        bitcoin: connect(&args.l1)?,
+        engine: EngineOptions::default(),
+        sequencer: None,
+        proposer: None,
+        challenger: Some(config),
+        operator: None,
+        sequencer_rpc: None,
+    };
+    let mut node = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        started = Node::start(config, stop.clone()) => started?,
+    };
+    let mut ready = json!({ "event": "ready", "chainId": params.chain_id });
+    let mut lines = vec![format!("following {}", params.network.name())];
+    let server = match args.rpc_port {
+        Some(port) => {
+            let listen = SocketAddr::new(args.rpc_host, port);
+            let server = node.serve(RpcConfig::new(listen), RpcModule::new(())).await?;
+            let rpc = url(server.address());
+            lines.push(format!("JSON-RPC at {rpc}"));
+            ready["rpc"] = json!(rpc);
+            Some(server)
+        }
+        None => None,
+    };
+    if let Some(challenger) = &node.challenger {
+        introduce(challenger, metrics.as_ref(), &mut ready, &mut lines)?;
+    }
+    announce(args.json, &ready, &lines);
+    let outcome = until_stopped(with_metrics(&mut node, metrics, &stop), &stop).await;
+    finish(async {
+        if let Some(server) = server {
+            server.stop().await;
+        }
         node.stop().await;
     })
     .await;
@@ -248,6 +418,7 @@ pub(super) async fn signer(args: SignerArgs) -> anyhow::Result<()> {
         engine: EngineOptions::default(),
         sequencer: None,
         proposer: None,
+        challenger: None,
         operator: None,
         sequencer_rpc: None,
     };

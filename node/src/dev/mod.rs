@@ -114,6 +114,7 @@ impl Dev {
                 engine: options.engine,
                 sequencer: Some((sequencer, SequencerConfig { origin_depth: 0 })),
                 proposer: Some(DEFAULT_INTERVAL),
+                challenger: None,
                 operator: Some(operator),
                 sequencer_rpc: None,
             },

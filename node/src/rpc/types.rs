@@ -49,6 +49,8 @@ pub struct Roles {
     pub sequencer: bool,
     /// It publishes assertions.
     pub proposer: bool,
+    /// It proves wrong assertions wrong.
+    pub challenger: bool,
 }
 
 /// `kedge_syncStatus`.
