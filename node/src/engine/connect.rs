@@ -1,7 +1,7 @@
 //! Bitcoin blocks, forwards and backwards.
 
 use super::execute::{StoreExecutor, unwind};
-use super::{Engine, EngineError, EngineEvent, L1Outcome, bridge};
+use super::{Engine, EngineError, EngineEvent, L1Outcome, bonds, bridge};
 use bitcoin::Block;
 use kedge_bridge::derive::{BatchOutcome, BatchSeen, L1Block, Note};
 use kedge_fraud_proof::{AssertionEvent, AssertionTracker, Verdict, step};
@@ -74,6 +74,7 @@ impl Engine {
         let assertions =
             tracker.on_l1_block(self.params, &l1, &OwnClaims(&change), &*self.store)?;
         notes.extend(write_assertions(&mut change, &tracker, &assertions)?);
+        notes.extend(bonds::write(&mut change, self.params, &l1, &assertions)?);
         let count = u32::try_from(notes.len()).unwrap_or(u32::MAX);
         change.put_l1_block(l1.at, None, &L1Row { notes: count, ..row })?;
         change.put_notes(height, &notes)?;
@@ -256,6 +257,9 @@ fn report(outcome: &L1Outcome) {
     if !outcome.notes.is_empty() {
         let reasons = counts(&outcome.notes);
         tracing::info!(height = outcome.at.height.0, reasons, "passed over messages");
+    }
+    for note in outcome.notes.iter().filter(|note| note.label == bonds::SEIZED) {
+        tracing::error!("the signers took a bond: {}", note.text);
     }
     for event in &outcome.assertions {
         match event {

@@ -10,9 +10,11 @@
 //! | `sequence` | how the sequencer adds unsafe blocks |
 //! | `execute` | how a payload is promoted or executed |
 //! | `bridge` | what a Bitcoin block does to deposits, vault and payouts |
+//! | `bonds` | what a Bitcoin block does to bonds, and which are to be slashed |
 //! | `heads` | where the chain stands |
 //! | `prove` | how an assertion is proven wrong |
 
+mod bonds;
 mod bridge;
 mod connect;
 mod error;
@@ -25,6 +27,7 @@ mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use bonds::Slashable;
 pub use error::{EngineError, WitnessFailure};
 pub use event::{EngineEvent, L1Outcome, RemovedBlock};
 pub use heads::{BlockRef, Heads};

@@ -505,7 +505,10 @@ impl Reader<'_> {
     }
 }
 
-fn decode_all<T: Codec>(table: Table, rows: impl Iterator<Item = Result<Row>>) -> Result<Vec<T>> {
+pub(crate) fn decode_all<T: Codec>(
+    table: Table,
+    rows: impl Iterator<Item = Result<Row>>,
+) -> Result<Vec<T>> {
     rows.map(|row| row.and_then(|(key, value)| decode(table, &key, &value))).collect()
 }
 

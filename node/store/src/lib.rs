@@ -11,6 +11,7 @@
 //! account (and slot) and block number. The state after block `n` is the first change after `n`, or the
 //! latest value where there is none; so state at every block is at hand, tries at `latest` only.
 
+mod bonds;
 mod change;
 mod codec;
 mod db;
@@ -21,6 +22,7 @@ mod read;
 mod state;
 mod table;
 
+pub use bonds::{BondEnd, BondRow, BondRows, BondSpendRow};
 pub use change::Change;
 pub use db::{Durability, Identity, SCHEMA, Store};
 pub use error::{Result, StoreError};

@@ -123,6 +123,10 @@ tables! {
     60 Assertions "assertions" L1,
     /// Tip, assertion tracker, sums of the L1 chain.
     61 L1Meta "l1_meta" L1,
+    /// Outpoint to unspent bond of an assertion.
+    62 Bonds "bonds" L1,
+    /// Outpoint to how the bond there was spent.
+    63 BondSpends "bond_spends" L1,
 }
 
 impl Table {
