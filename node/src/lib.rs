@@ -9,7 +9,8 @@
 //! | [`sequencer`] | makes L2 blocks |
 //! | [`batcher`], [`proposer`] | post batches and assertions, through [`publisher`] and [`wallet`] |
 //! | [`challenger`] | proves wrong assertions wrong |
-//! | [`signer`] | signs the vault's payouts |
+//! | [`signer`] | signs the vault's payouts, and gives bonds to challengers |
+//! | [`bumps`] | when to replace a spend that waits for a block |
 //! | [`proof`] | fraud proofs as files, judged on Bitcoin blocks alone |
 //! | [`rpc`] | JSON-RPC |
 //! | [`metrics`] | metrics over HTTP |
@@ -18,6 +19,7 @@
 
 pub mod accounts;
 pub mod batcher;
+pub mod bumps;
 pub mod challenger;
 pub mod cli;
 pub mod dev;

@@ -3,6 +3,7 @@
 
 use super::Signer;
 use alloy_primitives::Bytes;
+use bitcoin::Transaction;
 use jsonrpsee::{
     core::{RpcResult, async_trait},
     http_client::{HttpClient, HttpClientBuilder},
@@ -15,7 +16,16 @@ use std::{sync::Arc, time::Duration};
 /// JSON-RPC error code of a refusal to sign.
 const REFUSED: i32 = -32_000;
 
-/// A signer's share of a payout.
+/// What a signer is asked to sign.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    /// A payout of withdrawals.
+    Payout,
+    /// The slash of a bond.
+    Slash,
+}
+
+/// A signer's share of a transaction.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Share {
@@ -31,25 +41,36 @@ pub trait SigningApi {
     /// Signs an unsigned payout, given as Bitcoin serialises it, if this signer's own node agrees.
     #[method(name = "signPayout")]
     async fn sign_payout(&self, unsigned: Bytes) -> RpcResult<Share>;
+
+    /// Signs an unsigned transaction that gives the bond of an assertion proven wrong to its challenger, if
+    /// this signer's own node agrees.
+    #[method(name = "signSlash")]
+    async fn sign_slash(&self, unsigned: Bytes) -> RpcResult<Share>;
 }
 
 /// The service over one signer.
 #[derive(Debug)]
 pub struct SigningService(pub Arc<Signer>);
 
+fn transaction(unsigned: &[u8]) -> Result<Transaction, ErrorObjectOwned> {
+    bitcoin::consensus::deserialize(unsigned).map_err(|error| {
+        let reason = format!("not a Bitcoin transaction: {error}");
+        ErrorObjectOwned::owned(-32_602, reason, None::<()>)
+    })
+}
+
+fn refused(error: anyhow::Error) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(REFUSED, format!("not signed: {error:#}"), None::<()>)
+}
+
 #[async_trait]
 impl SigningApiServer for SigningService {
     async fn sign_payout(&self, unsigned: Bytes) -> RpcResult<Share> {
-        let proposal = bitcoin::consensus::deserialize(&unsigned).map_err(|error| {
-            ErrorObjectOwned::owned(
-                -32_602,
-                format!("not a Bitcoin transaction: {error}"),
-                None::<()>,
-            )
-        })?;
-        self.0.sign(&proposal).await.map_err(|error| {
-            ErrorObjectOwned::owned(REFUSED, format!("not signed: {error:#}"), None::<()>)
-        })
+        self.0.sign_payout(&transaction(&unsigned)?).await.map_err(refused)
+    }
+
+    async fn sign_slash(&self, unsigned: Bytes) -> RpcResult<Share> {
+        self.0.sign_slash(&transaction(&unsigned)?).await.map_err(refused)
     }
 }
 
@@ -84,14 +105,21 @@ impl Peer {
     ///
     /// # Errors
     /// When the signer refuses or does not answer.
-    pub async fn sign_payout(&self, unsigned: &bitcoin::Transaction) -> anyhow::Result<Share> {
-        match self {
-            Self::Local(signer) => signer.sign(unsigned).await,
-            Self::Remote { url, client } => {
+    pub(super) async fn ask(
+        &self,
+        request: Request,
+        unsigned: &Transaction,
+    ) -> anyhow::Result<Share> {
+        match (self, request) {
+            (Self::Local(signer), Request::Payout) => signer.sign_payout(unsigned).await,
+            (Self::Local(signer), Request::Slash) => signer.sign_slash(unsigned).await,
+            (Self::Remote { url, client }, request) => {
                 let bytes = Bytes::from(bitcoin::consensus::serialize(unsigned));
-                SigningApiClient::sign_payout(client, bytes)
-                    .await
-                    .map_err(|error| anyhow::anyhow!("{url}: {error}"))
+                match request {
+                    Request::Payout => SigningApiClient::sign_payout(client, bytes).await,
+                    Request::Slash => SigningApiClient::sign_slash(client, bytes).await,
+                }
+                .map_err(|error| anyhow::anyhow!("{url}: {error}"))
             }
         }
     }
