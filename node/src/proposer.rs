@@ -1,26 +1,30 @@
 //! Posts assertions to Bitcoin and takes their bonds back.
 //!
-//! One assertion at a time, each continuing the furthest one that this node agrees with. It is due when a
-//! withdrawal waits that no assertion covers, else after an interval of L1 blocks, since a bond is locked for
-//! each.
+//! One assertion at a time, each continuing the furthest one that this node agrees with, whoever proposed it:
+//! what continues a wrong one is wrong, and a wrong one is not waited for. It is due when a withdrawal waits
+//! that no assertion covers, else after an interval of L1 blocks, since a bond is locked for each.
+//!
+//! Which bonds are to return is read from the chain, so no crash, reorganisation or replaced reveal can make
+//! this node forget one.
 
 use crate::{
+    bumps::{Bumps, Spending},
     engine::Engine,
     l1::{Bitcoin, Broadcast},
-    publisher::{FeePolicy, Part, Publisher},
+    publisher::{FeePolicy, Part, PublicationId, Publisher},
     wallet::Wallet,
 };
 use alloy_primitives::B256;
 use anyhow::Context;
-use bitcoin::{OutPoint, Txid, hashes::Hash, key::Keypair};
+use bitcoin::key::Keypair;
 use kedge_bridge::{
-    assertion::AssertionBody,
+    assertion::{AssertionBody, assertion_id},
     bond::Bond,
     envelope::{Kind, split},
 };
 use kedge_fraud_proof::AssertionTracker;
 use kedge_genesis::{L1Height, Params};
-use kedge_store::{Durability, L1Rows, L2Rows, OwnClaims, Reader, Table};
+use kedge_store::{BondRow, L1Rows, L2Rows, OwnClaims, Reader};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +32,6 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// L1 blocks between assertions while no withdrawal waits, unless told otherwise.
 pub const DEFAULT_INTERVAL: u32 = 6;
-/// Keys of bonds that are still to return, in the table of the roles.
-const BONDS: &[u8] = b"bond/";
 
 /// The proposer.
 pub struct Proposer {
@@ -40,6 +42,8 @@ pub struct Proposer {
     wallet: Arc<Wallet>,
     key: Keypair,
     bond: Bond,
+    fees: FeePolicy,
+    returns: Bumps,
     /// L1 blocks between assertions while no withdrawal waits.
     interval: u32,
 }
@@ -65,7 +69,9 @@ impl Proposer {
         interval: u32,
     ) -> anyhow::Result<Self> {
         let bond = Bond::of(params, publisher.key()).context("the network has no signers")?;
-        Ok(Self { params, engine, bitcoin, publisher, wallet, key, bond, interval })
+        let fees = FeePolicy::default();
+        let returns = Bumps::new(fees.bump_after);
+        Ok(Self { params, engine, bitcoin, publisher, wallet, key, bond, fees, returns, interval })
     }
 
     /// Proposes until `stop`. What goes wrong is logged and tried again.
@@ -75,7 +81,7 @@ impl Proposer {
         loop {
             let tip = heads.borrow_and_update().l1_tip;
             if seen != Some(tip) {
-                if let Err(error) = self.on_l1_block(tip.height).await {
+                if let Err(error) = self.step().await {
                     tracing::warn!("proposer: {error:#}");
                 }
                 seen = Some(tip);
@@ -88,104 +94,107 @@ impl Proposer {
         }
     }
 
-    async fn on_l1_block(&self, tip: L1Height) -> anyhow::Result<()> {
+    /// Sees to what is on its way, takes back the bonds whose time has come, and posts the assertion that is
+    /// due, if any. Answers that one.
+    ///
+    /// # Errors
+    /// When Bitcoin does not answer or this machine failed.
+    pub async fn step(&self) -> anyhow::Result<Option<PublicationId>> {
+        let tip = self.engine.heads().l1_tip.height;
         let publications = self.publisher.tick().await?;
         for publication in &publications {
             if let Some(problem) = &publication.problem {
                 tracing::warn!(id = publication.id.0, problem, "an assertion does not advance");
             }
-            if publication.confirmed().is_some() {
-                for txid in publication.reveals.iter().filter_map(|reveal| reveal.txid) {
-                    self.remember(txid)?;
-                }
-            }
         }
         self.return_bonds(tip).await?;
-        let waiting = publications.iter().filter(|publication| !publication.is_final);
-        if waiting.into_iter().any(|it| it.confirmed().is_none_or(|height| height > tip)) {
-            return Ok(());
+        let mut waiting = publications.iter().filter(|publication| !publication.is_final);
+        if waiting.any(|it| it.confirmed().is_none_or(|height| height > tip)) {
+            return Ok(None);
         }
         let engine = self.engine.clone();
         let (params, interval) = (self.params, self.interval);
         let due = tokio::task::spawn_blocking(move || due(params, &engine, interval)).await??;
         match due {
-            Some(body) => self.publish(&body).await,
-            None => Ok(()),
+            Some(body) => post(self.params, &self.publisher, &self.bond, &body).await.map(Some),
+            None => Ok(None),
         }
     }
 
-    async fn publish(&self, body: &AssertionBody) -> anyhow::Result<()> {
-        let chunks = split(
-            Kind::Assertion,
-            self.params.chain_id,
-            0,
-            B256::ZERO,
-            &body.encode(),
-            self.params,
-        )?;
-        let parts = chunks
-            .into_iter()
-            .map(|chunk| Part {
-                output: Some(self.bond.tx_out(self.params.proposer_bond)),
-                ..Part::from(chunk)
-            })
-            .collect();
-        let id = self.publisher.publish(Kind::Assertion, parts).await?;
-        tracing::info!(
-            id = id.0, height = body.l1.height.0, parent = %body.parent, segments = body.claims.len(),
-            "posting an assertion"
-        );
-        Ok(())
-    }
-
-    /// Keeps in mind that the reveal `txid` carries a bond at output 0.
-    fn remember(&self, txid: Txid) -> anyhow::Result<()> {
-        let key = [BONDS, &txid.to_byte_array()].concat();
-        Ok(self.engine.store().put(Table::Roles, &key, Vec::new(), Durability::Buffered)?)
-    }
-
-    /// Takes back the bonds whose time has come. A bond that is spent, by the proposer or slashed, is
-    /// forgotten.
+    /// Takes back the bonds whose time has come.
     async fn return_bonds(&self, tip: L1Height) -> anyhow::Result<()> {
-        for (key, txid) in self.bonds()? {
-            let outpoint = OutPoint::new(txid, 0);
-            let Some(unspent) = self.bitcoin.tx_out(&outpoint, false).await? else {
-                self.engine.store().delete(Table::Roles, &key, Durability::Buffered)?;
-                continue;
-            };
-            // A spend may be in the block after the tip: the output must have `delay` blocks by then.
-            let due = unspent.confirmations >= u32::from(self.bond.delay());
-            if !due || self.bitcoin.tx_out(&outpoint, true).await?.is_none() {
-                continue;
-            }
-            let rate = FeePolicy::default().now(&*self.bitcoin).await?;
-            let to = self.wallet.change_script()?;
-            let spend = self
-                .bond
-                .return_spend(outpoint, self.params.proposer_bond, to, rate, &self.key)
-                .context("the bond does not cover the fee of taking it back")?;
-            match self.bitcoin.broadcast(&spend).await? {
-                Broadcast::Accepted | Broadcast::AlreadyKnown => {
-                    tracing::info!(bond = %outpoint, height = tip.0, "taking a bond back");
-                }
-                Broadcast::Rejected { code, reason } => {
-                    tracing::warn!(bond = %outpoint, code, reason, "Bitcoin refused a bond's return");
-                }
+        let bonds = self.bonds()?;
+        let outpoints: Vec<_> = bonds.iter().map(|bond| bond.outpoint).collect();
+        self.returns.retain(&outpoints);
+        for bond in bonds {
+            // The spend is in the block after the tip at best, which must be `delay` blocks above the bond's.
+            if tip.next().since(bond.height) >= u32::from(self.bond.delay()) {
+                self.return_bond(tip, &bond).await?;
             }
         }
         Ok(())
     }
 
-    fn bonds(&self) -> anyhow::Result<Vec<(Vec<u8>, Txid)>> {
-        let reader = self.engine.store().reader();
-        let mut bonds = Vec::new();
-        for row in reader.prefixed(Table::Roles, BONDS) {
-            let (key, _) = row?;
-            let txid = key.get(BONDS.len()..).context("a damaged record of a bond")?;
-            bonds.push((key.to_vec(), Txid::from_slice(txid)?));
+    async fn return_bond(&self, tip: L1Height, bond: &BondRow) -> anyhow::Result<()> {
+        let (output, estimate) = (bond.outpoint, self.fees.now(&*self.bitcoin).await?);
+        let most = self.fees.ceiling;
+        let spending = Spending { output, tip, estimate, most, contested: false };
+        let Some(rate) = self.returns.rate(&*self.bitcoin, spending).await? else { return Ok(()) };
+        let spend = self
+            .bond
+            .return_spend(output, bond.amount, self.wallet.change_script()?, rate, &self.key)
+            .context("the bond does not cover the fee of taking it back")?;
+        match self.bitcoin.broadcast(&spend).await? {
+            Broadcast::Accepted | Broadcast::AlreadyKnown => {
+                self.returns.sent(output, tip, rate);
+                tracing::info!(bond = %output, height = tip.0, "taking a bond back");
+            }
+            Broadcast::Rejected { code, reason } => {
+                self.returns.refused(output, rate);
+                tracing::warn!(bond = %output, code, reason, "Bitcoin refused a bond's return");
+            }
         }
-        Ok(bonds)
+        Ok(())
     }
+
+    /// This proposer's unspent bonds, but for those that belong to a challenger.
+    fn bonds(&self) -> anyhow::Result<Vec<BondRow>> {
+        let own = B256::new(self.publisher.key().serialize());
+        let reader = self.engine.store().reader();
+        let mut bonds = reader.bonds()?;
+        bonds.retain(|bond| bond.proposer == own);
+        let mut left = Vec::new();
+        for bond in bonds {
+            let row = reader.assertion(assertion_id(&bond.outpoint))?;
+            if row.is_none_or(|row| row.rejection.is_none()) {
+                left.push(bond);
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// Publishes an assertion with its bond, `bond`, whose proposer is the publisher.
+///
+/// # Errors
+/// When it cannot be published.
+pub async fn post(
+    params: &Params,
+    publisher: &Publisher,
+    bond: &Bond,
+    body: &AssertionBody,
+) -> anyhow::Result<PublicationId> {
+    let chunks = split(Kind::Assertion, params.chain_id, 0, B256::ZERO, &body.encode(), params)?;
+    let parts = chunks
+        .into_iter()
+        .map(|chunk| Part { output: Some(bond.tx_out(params.proposer_bond)), ..Part::from(chunk) })
+        .collect();
+    let id = publisher.publish(Kind::Assertion, parts).await?;
+    tracing::info!(
+        id = id.0, height = body.l1.height.0, parent = %body.parent, segments = body.claims.len(),
+        "posting an assertion"
+    );
+    Ok(id)
 }
 
 /// The assertion to post now, if any.
