@@ -285,6 +285,20 @@ impl AssertionTracker {
         });
     }
 
+    /// The furthest assertion that this node agrees with, settled or not, and the L1 block up to which it
+    /// speaks: what its next assertion continues. Zero for the genesis.
+    pub fn best(&self) -> (B256, L1Height) {
+        self.nodes
+            .iter()
+            .filter(|node| {
+                node.agrees && !node.is_rejected() && node.l1.height > self.settled.l1.height
+            })
+            // Of equal ones the first: it settles first.
+            .rev()
+            .max_by_key(|node| node.l1.height)
+            .map_or((self.settled.id, self.settled.l1.height), |node| (node.id, node.l1.height))
+    }
+
     /// The body of the assertion that continues the furthest one that this node agrees with, up to the
     /// newest L1 block with finality depth, as far as its span and one chunk allow. None when there is
     /// nothing new to say.
@@ -296,16 +310,7 @@ impl AssertionTracker {
         params: &Params,
         own: &O,
     ) -> Result<Option<AssertionBody>, O::Error> {
-        let (parent, from) = self
-            .nodes
-            .iter()
-            .filter(|node| {
-                node.agrees && !node.is_rejected() && node.l1.height > self.settled.l1.height
-            })
-            // Of equal ones the first: it settles first.
-            .rev()
-            .max_by_key(|node| node.l1.height)
-            .map_or((self.settled.id, self.settled.l1.height), |node| (node.id, node.l1.height));
+        let (parent, from) = self.best();
         let newest = self.l1.next().0.saturating_sub(params.finality_depth);
         let newest = L1Height(newest).min(from.plus(params.max_assertion_span));
         let room = usize::try_from(params.max_chunk_bytes).unwrap_or(usize::MAX);

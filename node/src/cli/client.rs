@@ -9,8 +9,7 @@ use crate::{
     rpc::{
         KedgeApiClient,
         types::{
-            AssertionStage, BridgeStatus, DepositStage, HeadStatus, SyncStatus, WithdrawalStage,
-            WithdrawalStatus,
+            BridgeStatus, DepositStage, HeadStatus, SyncStatus, WithdrawalStage, WithdrawalStatus,
         },
     },
     wallet::{Wallet, WalletKeys},
@@ -99,42 +98,6 @@ pub(super) async fn status(client: &Client) -> anyhow::Result<()> {
 pub(super) fn short(hash: &B256) -> String {
     let text = hash.to_string();
     format!("{}…{}", &text[..10], &text[text.len() - 7..])
-}
-
-pub(super) async fn assertions(client: &Client) -> anyhow::Result<()> {
-    let node = connect(client)?;
-    let assertions = node.assertions().await.map_err(explain(client))?;
-    if client.json {
-        return print_json(&assertions);
-    }
-    if assertions.is_empty() {
-        println!("no assertions yet");
-        return Ok(());
-    }
-    println!(
-        "assertion           parent              L1 block  confirmed  deadline  bond            state"
-    );
-    for assertion in &assertions {
-        let state = match (assertion.stage, assertion.agrees) {
-            (AssertionStage::Proposed, true) => "proposed, right".to_owned(),
-            (AssertionStage::Proposed, false) => "proposed, WRONG".to_owned(),
-            (AssertionStage::Challenged, true) => "challenged, right".to_owned(),
-            (AssertionStage::Challenged, false) => "challenged, WRONG".to_owned(),
-            (AssertionStage::Rejected, _) => "rejected".to_owned(),
-            (AssertionStage::Settled, true) => "settled".to_owned(),
-            (AssertionStage::Settled, false) => "settled although WRONG: not trusted".to_owned(),
-        };
-        println!(
-            "{}  {}  {:<8}  {:<9}  {:<8}  {}  {state}",
-            short(&assertion.id),
-            short(&assertion.parent),
-            assertion.l1.height,
-            assertion.confirmed_at,
-            assertion.deadline,
-            show_btc(Sats(assertion.bond_sats)),
-        );
-    }
-    Ok(())
 }
 
 pub(super) async fn mine(client: &Client, blocks: u32) -> anyhow::Result<()> {

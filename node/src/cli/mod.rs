@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod amount;
+mod assertions;
 mod client;
 mod key;
 mod l1;
@@ -39,8 +40,8 @@ enum Command {
     /// Move bitcoin in and out
     #[command(subcommand)]
     Bridge(BridgeCommand),
-    /// List the assertions about the chain and what became of them
-    Assertions(Client),
+    /// Show the tree of assertions about the chain and what became of them
+    Assertions(AssertionsArgs),
     /// Build, check and look into fraud proofs
     #[command(subcommand)]
     Proof(proof::ProofCommand),
@@ -61,6 +62,15 @@ struct Client {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args, Debug)]
+struct AssertionsArgs {
+    #[command(flatten)]
+    client: Client,
+    /// Go on with every change until stopped; with --json one a line
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Args, Debug)]
@@ -391,7 +401,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bridge(BridgeCommand::Deposit(args)) => client::deposit(args).await,
         Command::Bridge(BridgeCommand::Withdraw(args)) => client::withdraw(args).await,
         Command::Bridge(BridgeCommand::Status(client)) => client::bridge_status(&client).await,
-        Command::Assertions(client) => client::assertions(&client).await,
+        Command::Assertions(args) => assertions::show(&args).await,
         Command::L1(L1Command::ExportBlocks(args)) => l1::export(args).await,
         Command::L1(L1Command::Mine { client, blocks }) => client::mine(&client, blocks).await,
         Command::Key(KeyCommand::New { out }) => key::new(&out),

@@ -1,11 +1,12 @@
 //! `kedge_*`: heads, bridge, withdrawals, assertions.
 
 use super::{
+    assertions,
     chain::{Chain, View},
     error::RpcError,
     types::{
-        AssertionStage, AssertionStatus, BatchStatus, BridgeStatus, DepositStage, DepositStatus,
-        HeadStatus, Roles, SyncStatus, WithdrawalFilter, WithdrawalStage, WithdrawalStatus,
+        AssertionStatus, BatchStatus, BridgeStatus, DepositStage, DepositStatus, HeadStatus, Roles,
+        SyncStatus, WithdrawalFilter, WithdrawalStage, WithdrawalStatus,
     },
 };
 use crate::engine::EngineError;
@@ -115,8 +116,7 @@ impl KedgeApiServer for Kedge {
     }
 
     fn assertions(&self) -> RpcResult<Vec<AssertionStatus>> {
-        let rows = self.chain.view().reader.assertions().map_err(RpcError::from)?;
-        Ok(rows.into_iter().map(assertion_status).collect())
+        Ok(assertions::list(&self.chain)?.1)
     }
 
     async fn build_proof(&self, assertion: B256, segment: Option<u32>) -> RpcResult<Bytes> {
@@ -271,32 +271,6 @@ fn batch_status(row: BatchRow) -> BatchStatus {
         first: row.blocks.map(|(first, _)| first.0),
         last: row.blocks.map(|(_, last)| last.0),
         dropped: row.dropped,
-    }
-}
-
-fn assertion_status(row: AssertionRow) -> AssertionStatus {
-    AssertionStatus {
-        id: row.id,
-        parent: row.parent,
-        l1: row.l1.into(),
-        claims: row.claims,
-        confirmed_at: row.confirmed_at.0,
-        deadline: row.deadline.0,
-        stage: match (row.settled_at, row.rejected_at) {
-            (Some(_), _) => AssertionStage::Settled,
-            (None, Some(_)) => AssertionStage::Rejected,
-            (None, None) if row.challenged => AssertionStage::Challenged,
-            (None, None) => AssertionStage::Proposed,
-        },
-        rejected_at: row.rejected_at.map(|at| at.0),
-        rejected_segment: row.rejection.as_ref().map(|proof| proof.segment),
-        rejected_for: row.rejection.as_ref().map(|proof| proof.kind.label().to_owned()),
-        challenger: row.rejection.as_ref().map(|proof| proof.challenger),
-        settled_at: row.settled_at.map(|at| at.0),
-        agrees: row.agrees,
-        bond: row.bond,
-        bond_sats: row.bond_value.0,
-        proposer: row.proposer,
     }
 }
 

@@ -13,9 +13,11 @@
 //! | `submit` | `eth_sendRawTransaction` |
 //! | `subscribe` | `eth_subscribe` |
 //! | `kedge` | `kedge_*`, with the shapes of [`types`] |
+//! | `assertions` | `kedge_assertions` and `kedge_subscribe` |
 //! | `error` | which error is which code |
 
 mod api;
+mod assertions;
 mod block;
 mod call;
 mod chain;
@@ -33,6 +35,7 @@ mod subscribe;
 pub mod types;
 
 pub use api::EthApiServer;
+pub use assertions::{KedgeSubscribeApiClient, KedgeSubscribeApiServer};
 pub use block::{RpcBlock, RpcHeader};
 pub use kedge::{KedgeApiClient, KedgeApiServer};
 pub use misc::{NetApiServer, Web3ApiServer};
@@ -89,6 +92,7 @@ fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>
     let subscriptions =
         subscribe::Subscriptions { engine: node.engine, submission: node.submission };
     module.merge(subscriptions.into_rpc())?;
+    module.merge(assertions::Updates(chain.clone()).into_rpc())?;
     module.merge(kedge::Kedge::new(chain, node.roles).into_rpc())?;
     module.merge(NetApiServer::into_rpc(misc))?;
     module.merge(Web3ApiServer::into_rpc(misc))?;

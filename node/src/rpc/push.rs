@@ -30,8 +30,10 @@ pub(super) struct PushOnly<S>(pub(super) S);
 
 /// Whether the request is for a subscription that cannot be.
 fn is_refused(request: &Request<'_>) -> bool {
-    matches!(request.method_name(), "eth_subscribe" | "eth_unsubscribe")
-        && request.extensions().get::<PlainHttp>().is_some()
+    matches!(
+        request.method_name(),
+        "eth_subscribe" | "eth_unsubscribe" | "kedge_subscribe" | "kedge_unsubscribe"
+    ) && request.extensions().get::<PlainHttp>().is_some()
 }
 
 fn refusal() -> ErrorObjectOwned {

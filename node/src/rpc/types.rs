@@ -256,6 +256,13 @@ pub struct AssertionStatus {
     pub id: B256,
     /// The assertion that it continues; zero is the genesis.
     pub parent: B256,
+    /// The assertions that continue it, in the order of their confirmation.
+    pub children: Vec<B256>,
+    /// The other assertions that continue its parent.
+    pub competing: Vec<B256>,
+    /// Whether it is on the best branch: it is the furthest assertion that this node agrees with, which a
+    /// proposer continues, or an ancestor of it.
+    pub best: bool,
     /// The Bitcoin block at whose end its last claim holds.
     pub l1: L1BlockId,
     /// Claim hashes, one per segment since its parent.
@@ -264,27 +271,107 @@ pub struct AssertionStatus {
     pub confirmed_at: u32,
     /// Height of the Bitcoin block that settles it unless it is proven wrong before.
     pub deadline: u32,
+    /// Bitcoin blocks until the deadline, while it can be proven wrong.
+    pub blocks_left: Option<u32>,
+    /// About how many seconds that takes, by the latest intervals between Bitcoin blocks.
+    pub seconds_left: Option<u64>,
     /// What became of it.
     pub stage: AssertionStage,
     /// Height of the Bitcoin block that settled it.
     pub settled_at: Option<u32>,
+    /// Proofs against it of which Bitcoin has some chunks and not all.
+    pub proofs: Vec<ProofProgress>,
     /// Height of the Bitcoin block that rejected it.
     pub rejected_at: Option<u32>,
-    /// The segment that was proven wrong. None when it fell with its parent, like the next two.
+    /// The segment that was proven wrong. None when it fell with its parent, like the next four.
     pub rejected_segment: Option<u32>,
     /// What is wrong in that segment: `output_root`, `segment_boundary`, `block_number`, `derive_state`,
     /// `l1_block`, `missing_segments` or `extra_segments`.
     pub rejected_for: Option<String>,
     /// Whom its bond pays, x-only key.
     pub challenger: Option<B256>,
+    /// Height of the Bitcoin block with the last commit transaction of that proof, by which it has priority.
+    pub committed_at: Option<u32>,
+    /// The Bitcoin transaction that completed that proof.
+    pub proof_txid: Option<Txid>,
     /// Whether it and all before it equal this node's own derivation.
     pub agrees: bool,
+    /// The first segment that differs from this node's own derivation. None when none does, and when what it
+    /// continues is wrong already.
+    pub wrong_segment: Option<u32>,
     /// Its bond.
     pub bond: OutPoint,
     /// What the bond holds.
     pub bond_sats: u64,
+    /// Who has the bond.
+    pub bond_stage: BondStage,
+    /// The Bitcoin transaction that spent the bond.
+    pub bond_txid: Option<Txid>,
+    /// The Bitcoin block with that transaction.
+    pub bond_spent_in: Option<L1BlockId>,
     /// To whom the bond returns, x-only key.
     pub proposer: B256,
+}
+
+/// A fraud proof of several chunks that is not complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProofProgress {
+    /// Who publishes it, x-only key.
+    pub challenger: B256,
+    /// Its chunks on Bitcoin.
+    pub seen: u32,
+    /// How many it has.
+    pub total: u32,
+    /// Height of the Bitcoin block with its first chunk.
+    pub opened: u32,
+}
+
+/// Who has a bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BondStage {
+    /// Nobody yet: it is unspent.
+    Locked,
+    /// Its proposer.
+    Returned,
+    /// The challenger who proved its assertion wrong.
+    Slashed,
+    /// Whomever the signers gave it to instead.
+    Seized,
+}
+
+/// What `kedge_subscribe` can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Topic {
+    /// Every change of an assertion, as [`AssertionUpdate`].
+    Assertions,
+}
+
+/// What `kedge_subscribe("assertions")` pushes. That a block passed without touching an assertion is no
+/// change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssertionUpdate {
+    /// The Bitcoin block as of which it is so.
+    pub l1_tip: L1BlockId,
+    /// What happened.
+    pub change: AssertionChange,
+    /// The assertion, as it was before when it was removed.
+    pub assertion: AssertionStatus,
+}
+
+/// What happened to an assertion. When Bitcoin takes blocks back, the same happens backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AssertionChange {
+    /// It counts from now on.
+    Added,
+    /// It, its bond or proofs against it.
+    Changed,
+    /// Bitcoin took the block back that confirmed it.
+    Removed,
 }
 
 #[cfg(test)]
