@@ -83,6 +83,8 @@ pub enum Role {
     Challenger,
     /// The wallet that the dev rollup mines to and that pays deposits.
     Wallet,
+    /// The proposer of `kedge dev` whose assertions are wrong.
+    DishonestProposer,
     /// One of the vault's signers.
     Signer(u8),
 }
@@ -95,6 +97,9 @@ impl Role {
             Self::Operator => sha256::Hash::hash(b"kedge dev operator").to_byte_array(),
             Self::Challenger => sha256::Hash::hash(b"kedge dev challenger").to_byte_array(),
             Self::Wallet => sha256::Hash::hash(b"kedge dev wallet").to_byte_array(),
+            Self::DishonestProposer => {
+                sha256::Hash::hash(b"kedge dev dishonest proposer").to_byte_array()
+            }
             Self::Signer(index) => *dev_secrets::SIGNERS.get(usize::from(index))?,
         };
         SecretKey::from_slice(&bytes).ok()

@@ -87,6 +87,9 @@ struct DevArgs {
     /// Seconds between Bitcoin blocks; 0 mines only on demand (`kedge l1 mine`)
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     l1_block_time: u64,
+    /// Post a wrong assertion now and then, to watch how it is proven wrong
+    #[arg(long)]
+    dishonest_proposer: bool,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]
     verify_witness: bool,

@@ -31,6 +31,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -99,6 +100,7 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
         rpc_port: args.rpc_port,
         l1_rpc_port: args.l1_rpc_port,
         block_time: (args.l1_block_time > 0).then(|| Duration::from_secs(args.l1_block_time)),
+        dishonest_proposer: args.dishonest_proposer,
         engine: EngineOptions { verify_witness: args.verify_witness },
     };
     let started = tokio::select! {
@@ -111,6 +113,17 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     } else {
         greet(&dev);
     }
+    let (_, nothing) = mpsc::unbounded_channel();
+    let mut disputes = std::mem::replace(&mut dev.disputes, nothing);
+    tokio::spawn(async move {
+        while let Some(event) = disputes.recv().await {
+            if args.json {
+                println!("{}", json!(event));
+            } else {
+                println!("{event}");
+            }
+        }
+    });
     let outcome = until_stopped(dev.run(), &stop).await;
     finish(dev.stop()).await;
     drop(temporary);

@@ -7,7 +7,7 @@ use crate::{
     wallet::Wallet,
 };
 use alloy_primitives::Address;
-use bitcoin::{BlockHash, FeeRate, ScriptBuf, Txid};
+use bitcoin::{Amount, BlockHash, FeeRate, ScriptBuf, TxOut, Txid};
 use jsonrpsee::{
     core::{RpcResult, async_trait},
     proc_macros::rpc,
@@ -19,6 +19,12 @@ use std::sync::Arc;
 
 /// Most blocks mined by one request.
 const MAX_BLOCKS: u32 = 1_000;
+
+/// A role whose wallet holds less is paid.
+const ROLE_LEAST: Amount = Amount::from_sat(300_000_000);
+/// What it is paid: several coins, so that several transactions can be under way.
+const ROLE_COIN: Amount = Amount::from_sat(400_000_000);
+const ROLE_COINS: usize = 4;
 
 /// Methods of a development rollup.
 #[rpc(server, client, namespace = "dev")]
@@ -55,6 +61,21 @@ impl DevMethods {
         let rate = self.chain.fee_rate(2).await?.unwrap_or(FeeRate::from_sat_per_vb_u32(2));
         let outputs = deposit_outputs(&self.vault, deposits);
         Ok(self.wallet.send(&*self.chain, &outputs, rate).await?.compute_txid())
+    }
+
+    /// Pays the wallet of a role if it has little left.
+    pub(super) async fn provide(&self, wallet: &Wallet) -> anyhow::Result<()> {
+        let balance = wallet.balance();
+        let held = balance.confirmed + balance.pending + balance.untrusted;
+        if held >= ROLE_LEAST {
+            return Ok(());
+        }
+        self.wallet.sync(&*self.chain).await?;
+        let rate = self.chain.fee_rate(2).await?.unwrap_or(FeeRate::from_sat_per_vb_u32(2));
+        let coin = TxOut { value: ROLE_COIN, script_pubkey: wallet.address()?.script_pubkey() };
+        let tx = self.wallet.send(&*self.chain, &vec![coin; ROLE_COINS], rate).await?;
+        // So that it is not paid again before the next block.
+        Ok(wallet.insert(tx, Vec::new())?)
     }
 
     /// Whether a payment into the vault waits for a block.

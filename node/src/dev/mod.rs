@@ -1,8 +1,13 @@
-//! A whole rollup in one process: Bitcoin, sequencer, batcher, proposer, signers, JSON-RPC.
+//! A whole rollup in one process: Bitcoin, sequencer, batcher, proposer, signers, JSON-RPC. On demand a
+//! dishonest proposer besides.
 
 mod api;
+pub mod dishonest;
+mod disputes;
+mod liar;
 
 pub use api::DevApiClient;
+pub use disputes::Dispute;
 
 use crate::{
     accounts::{self, DevAccount},
@@ -19,17 +24,19 @@ use crate::{
 use anyhow::Context;
 use api::{DevApiServer as _, DevMethods};
 use bitcoin::secp256k1::SecretKey;
+use disputes::Disputes;
 use jsonrpsee::RpcModule;
 use kedge_bridge::vault::Vault;
 use kedge_genesis::{L1Height, Network, Params, Sats};
 use kedge_store::L1Rows;
+use liar::DishonestProposer;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Blocks mined at first to the operator's wallet: its coins for fees and bonds.
@@ -52,6 +59,8 @@ pub struct DevOptions {
     pub l1_rpc_port: u16,
     /// Time between Bitcoin blocks; none mines on demand only.
     pub block_time: Option<Duration>,
+    /// Whether to post wrong assertions now and then.
+    pub dishonest_proposer: bool,
     /// The engine's options.
     pub engine: EngineOptions,
 }
@@ -69,6 +78,8 @@ pub struct Dev {
     pub vault: bitcoin::Address,
     /// The funded accounts.
     pub accounts: Vec<DevAccount>,
+    /// What happens in disputes from the start on.
+    pub disputes: mpsc::UnboundedReceiver<Dispute>,
     node: Node,
     server: ServerHandle,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -137,10 +148,31 @@ impl Dev {
             batcher,
             mining: tokio::sync::Mutex::new(()),
         });
+        let (teller, disputes) = Disputes::channel();
+        let liar = options
+            .dishonest_proposer
+            .then(|| {
+                let secret = secret(Role::DishonestProposer)?;
+                let (engine, methods) = (node.engine.clone(), methods.clone());
+                DishonestProposer::new(params, engine, &secret, methods, teller.clone())
+            })
+            .transpose()?;
+        if let Some(liar) = &liar {
+            liar.wallet().sync(&*chain).await?;
+            methods.provide(liar.wallet()).await?;
+        }
         let accounts = accounts::all()?;
         fund(&methods, &accounts).await?;
 
         let mut tasks = JoinSet::new();
+        tasks.spawn(teller.follow(node.engine.clone(), stop.clone()));
+        if let Some(liar) = liar {
+            let halt = stop.clone();
+            tasks.spawn(async move {
+                liar.run(halt).await;
+                Ok(())
+            });
+        }
         start_signers(params, &node.engine, &chain, &stop, &mut tasks)?;
         let facade_stop = stop.clone();
         tasks.spawn(async move { Ok(facade::serve(chain, l1_listener, facade_stop).await?) });
@@ -158,6 +190,7 @@ impl Dev {
             params,
             vault: vault.address(network),
             accounts,
+            disputes,
             node,
             server,
             tasks,
