@@ -158,6 +158,11 @@ impl Challenger {
         self.publisher.key()
     }
 
+    /// The wallet that pays for its proofs.
+    pub const fn wallet(&self) -> &Arc<Wallet> {
+        &self.wallet
+    }
+
     /// Where to pay the bitcoin that its proofs cost.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use anyhow::{Context, bail, ensure};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use reqwest::Url;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc::UnboundedSender, task::JoinSet};
 
 /// The longest that a webhook may take to answer.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,6 +16,7 @@ pub struct Reporter {
     json: bool,
     metrics: Option<Metrics>,
     webhook: Option<Webhook>,
+    listener: Option<UnboundedSender<ChallengerEvent>>,
 }
 
 impl Reporter {
@@ -42,7 +43,18 @@ impl Reporter {
         self
     }
 
+    /// Sends every event to somebody in this process too.
+    #[must_use]
+    pub fn with_listener(mut self, listener: UnboundedSender<ChallengerEvent>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
     pub(super) fn event(&self, event: &ChallengerEvent) {
+        if let Some(listener) = &self.listener {
+            // That nobody listens any more is fine.
+            let _ = listener.send(event.clone());
+        }
         if let Some(metrics) = &self.metrics {
             metrics.events.with_label_values(&[event.label()]).inc();
         }

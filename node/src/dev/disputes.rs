@@ -1,6 +1,7 @@
 //! What happens in disputes, one event a line in the terminal of `kedge dev`.
 
 use crate::{
+    challenger::ChallengerEvent,
     cli::amount::show_btc,
     engine::{Engine, EngineEvent, L1Outcome},
 };
@@ -35,6 +36,16 @@ pub enum Dispute {
         height: L1Height,
         /// Its id.
         id: B256,
+    },
+    /// The challenger publishes its proof.
+    ProofPublished {
+        /// The tip's height.
+        #[serde(serialize_with = "number")]
+        height: L1Height,
+        /// The assertion.
+        id: B256,
+        /// The Bitcoin transactions that carry it.
+        txids: Vec<Txid>,
     },
     /// A proof of several chunks has begun.
     Challenged {
@@ -103,6 +114,9 @@ impl fmt::Display for Dispute {
             Self::WrongAssertion { height, id } => {
                 write!(f, "L1 {height}: assertion {} is wrong", short(id))
             }
+            Self::ProofPublished { height, id, .. } => {
+                write!(f, "L1 {height}: the challenger publishes its proof against {}", short(id))
+            }
             Self::Challenged { height, id } => {
                 write!(f, "L1 {height}: a proof against {} has begun", short(id))
             }
@@ -145,6 +159,20 @@ impl Disputes {
     /// Tells an event; that nobody listens is fine.
     pub(super) fn tell(&self, event: Dispute) {
         let _ = self.0.send(event);
+    }
+
+    /// Tells of the proofs that the challenger publishes, until it stops.
+    pub(super) async fn listen(
+        self,
+        engine: Arc<Engine>,
+        mut challenger: mpsc::UnboundedReceiver<ChallengerEvent>,
+    ) {
+        while let Some(event) = challenger.recv().await {
+            if let ChallengerEvent::Revealed { assertion: id, txids, .. } = event {
+                let height = engine.heads().l1_tip.height;
+                self.tell(Dispute::ProofPublished { height, id, txids });
+            }
+        }
     }
 
     /// Tells what Bitcoin's blocks do, until `stop`.

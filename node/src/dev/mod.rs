@@ -1,5 +1,5 @@
-//! A whole rollup in one process: Bitcoin, sequencer, batcher, proposer, signers, JSON-RPC. On demand a
-//! dishonest proposer besides.
+//! A whole rollup in one process: Bitcoin, sequencer, batcher, proposer, challenger, signers, JSON-RPC. On
+//! demand a dishonest proposer besides.
 
 mod api;
 pub mod dishonest;
@@ -11,10 +11,11 @@ pub use disputes::Dispute;
 
 use crate::{
     accounts::{self, DevAccount},
+    challenger::{ChallengerOptions, Reporter},
     engine::{Engine, EngineOptions},
     keys::{self, Role},
     l1::{Embedded, Records, facade, rust_network},
-    node::{Node, NodeConfig, OperatorKeys},
+    node::{ChallengerConfig, Node, NodeConfig, OperatorKeys},
     proposer::DEFAULT_INTERVAL,
     rpc::{RpcConfig, ServerHandle},
     sequencer::SequencerConfig,
@@ -116,6 +117,12 @@ impl Dev {
             .await??;
         }
 
+        let (heard, from_challenger) = mpsc::unbounded_channel();
+        let challenger = ChallengerConfig {
+            keys: Some(OperatorKeys::from_secret(params, &secret(Role::Challenger)?)),
+            options: ChallengerOptions::default(),
+            report: Reporter::default().with_listener(heard),
+        };
         let sequencer = keys::keypair(&secret(Role::Sequencer)?);
         let node = Node::start(
             NodeConfig {
@@ -125,7 +132,7 @@ impl Dev {
                 engine: options.engine,
                 sequencer: Some((sequencer, SequencerConfig { origin_depth: 0 })),
                 proposer: Some(DEFAULT_INTERVAL),
-                challenger: None,
+                challenger: Some(challenger),
                 operator: Some(operator),
                 sequencer_rpc: None,
             },
@@ -157,15 +164,23 @@ impl Dev {
                 DishonestProposer::new(params, engine, &secret, methods, teller.clone())
             })
             .transpose()?;
-        if let Some(liar) = &liar {
-            liar.wallet().sync(&*chain).await?;
-            methods.provide(liar.wallet()).await?;
+        let wallets =
+            [node.challenger.as_ref().map(|it| it.wallet()), liar.as_ref().map(|it| it.wallet())];
+        for wallet in wallets.into_iter().flatten() {
+            wallet.sync(&*chain).await?;
+            methods.provide(wallet).await?;
         }
         let accounts = accounts::all()?;
         fund(&methods, &accounts).await?;
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(teller.follow(node.engine.clone(), stop.clone()));
+        let engine = node.engine.clone();
+        let listening = teller.clone().listen(engine.clone(), from_challenger);
+        tasks.spawn(async move {
+            listening.await;
+            Ok(())
+        });
+        tasks.spawn(teller.follow(engine, stop.clone()));
         if let Some(liar) = liar {
             let halt = stop.clone();
             tasks.spawn(async move {
