@@ -4,9 +4,10 @@ use alloy_primitives::{Address, Bytes};
 use kedge_genesis::{FeeParams, Params, predeploys::SEQUENCER_FEE_VAULT};
 use op_revm::OpSpecId;
 
-/// What the witness meter charges for an account or a slot at its first touch in a block, bytes: the
-/// trie nodes on its path, at about 2^24 leaves. Part of consensus, as is every constant here.
-pub const WITNESS_BYTES_PER_KEY: u64 = 1_100;
+/// What the witness meter charges for an account or a slot at its first touch in a block, bytes. The trie
+/// nodes on its path may be more, but so that a channel of proof chunks carries them for as many keys as a
+/// segment can touch, in tries of up to 2^32 leaves. Part of consensus, as is every constant here.
+pub const WITNESS_BYTES_PER_KEY: u64 = 1_500;
 
 /// Limits of Kedge's own meter, on top of the EVM's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

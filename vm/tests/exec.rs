@@ -373,7 +373,7 @@ fn the_witness_meter_stops_a_transaction_that_reads_too_much() {
     let fits = user(&account(0).sign(reading(1_000)));
     let block = chain.try_execute(vec![attributes(2), fits]);
     assert_eq!(block.skipped, []);
-    assert!(block.witness_bytes >= small.witness_bytes + 1_000 * 1_100);
+    assert!(block.witness_bytes >= small.witness_bytes + 1_000 * 1_500);
 
     let block = chain.try_execute(vec![
         attributes(2),

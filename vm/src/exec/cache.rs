@@ -6,8 +6,14 @@ use alloy_eips::eip2935::{HISTORY_SERVE_WINDOW, HISTORY_STORAGE_ADDRESS};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::AddressMap};
 use core::{error::Error, fmt};
 use revm::{
-    Database, DatabaseCommit, database_interface::DBErrorMarker, state::Account, state::Bytecode,
+    Database, DatabaseCommit,
+    database_interface::DBErrorMarker,
+    primitives::eip170::MAX_CODE_SIZE,
+    state::{Account, Bytecode},
 };
+
+/// No account has a longer code (EIP-170), bytes.
+const LARGEST_CODE: u64 = MAX_CODE_SIZE as u64;
 
 /// Why the cache does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -92,25 +98,19 @@ impl<'a, DB: Database> Cache<'a, DB> {
         }
     }
 
-    /// Charges the first touch of an account or a slot, before it is loaded.
-    fn charge_key(&mut self) -> Result<(), CacheError<DbError<DB>>> {
-        let bytes = self.witness_bytes.saturating_add(WITNESS_BYTES_PER_KEY);
+    /// The meter with so many more bytes. What does not fit must not be loaded: a transaction that is
+    /// stopped pays in gas alone, and many of them could load something each.
+    fn with(&self, bytes: u64) -> Result<u64, CacheError<DbError<DB>>> {
+        let bytes = self.witness_bytes.saturating_add(bytes);
         if self.witness_limit.is_some_and(|limit| bytes > limit) {
             return Err(CacheError::WitnessLimit);
         }
-        self.witness_bytes = bytes;
-        Ok(())
+        Ok(bytes)
     }
 
-    /// Charges a code after it was loaded, since its size is not known before: the meter may so pass
-    /// the limit once, by less than the largest code, and then nothing more is loaded.
-    fn charge_code(&mut self, length: usize) -> Result<(), CacheError<DbError<DB>>> {
-        let length = u64::try_from(length).unwrap_or(u64::MAX);
-        self.witness_bytes = self.witness_bytes.saturating_add(length);
-        if self.witness_limit.is_some_and(|limit| self.witness_bytes > limit) {
-            return Err(CacheError::WitnessLimit);
-        }
-        Ok(())
+    /// Touches an account that the block reads in any case.
+    pub(crate) fn touch(&mut self, address: Address) -> Result<(), CacheError<DbError<DB>>> {
+        self.account(address).map(drop)
     }
 
     fn account(
@@ -120,7 +120,7 @@ impl<'a, DB: Database> Cache<'a, DB> {
         if let Some(account) = self.accounts.get(&address) {
             return Ok(account.now);
         }
-        self.charge_key()?;
+        self.witness_bytes = self.with(WITNESS_BYTES_PER_KEY)?;
         let info = self.db.basic(address).map_err(CacheError::Database)?;
         let info = info.as_ref().map(AccountInfo::from);
         self.accounts.insert(address, Tracked { before: info, now: info });
@@ -143,9 +143,12 @@ impl<DB: Database> Database for Cache<'_, DB> {
         if let Some(code) = self.codes.get(&code_hash) {
             return Ok(code.clone());
         }
+        // Its size is not known before it is loaded.
+        self.with(LARGEST_CODE)?;
         let code = self.db.code_by_hash(code_hash).map_err(CacheError::Database)?;
+        let length = u64::try_from(code.original_byte_slice().len()).unwrap_or(u64::MAX);
+        self.witness_bytes = self.witness_bytes.saturating_add(length);
         self.codes.insert(code_hash, code.clone());
-        self.charge_code(code.original_byte_slice().len())?;
         Ok(code)
     }
 
@@ -156,7 +159,7 @@ impl<DB: Database> Database for Cache<'_, DB> {
         self.account(address)?;
         let existed = self.accounts.get(&address).is_some_and(|account| account.before.is_some());
         let value = if existed {
-            self.charge_key()?;
+            self.witness_bytes = self.with(WITNESS_BYTES_PER_KEY)?;
             self.db.storage(address, slot).map_err(CacheError::Database)?
         } else {
             U256::ZERO

@@ -30,8 +30,8 @@ pub struct ExecutedBlock {
     pub receipts: Vec<OpReceiptEnvelope>,
     /// See [`output_root`].
     pub output_root: B256,
-    /// Gas by the meter: max(gas used, intrinsic gas) of every listed transaction, plus the block's
-    /// overhead.
+    /// Gas by the meter: max(gas spent before refunds, intrinsic gas) of every listed transaction, plus
+    /// the block's overhead.
     pub metered_gas: u64,
     /// Bytes by the witness meter.
     pub witness_bytes: u64,

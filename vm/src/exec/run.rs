@@ -124,6 +124,10 @@ pub fn execute_block<DB: StateDb>(
     if config.spec.is_enabled_in(OpSpecId::ECOTONE) {
         block.system_call(BEACON_ROOTS_ADDRESS, attributes.parent_beacon_block_root)?;
     }
+    if config.spec.is_enabled_in(OpSpecId::ISTHMUS) {
+        // The header states its storage root.
+        block.evm.db_mut().touch(L2_TO_L1_MESSAGE_PASSER).map_err(cache_failed::<DB>)?;
+    }
     // The meter sets the intrinsic gas of everything that is listed aside, so that what is skipped
     // cannot take the block past its limit.
     let listed: Vec<Listed<'_>> = listed.iter().map(Listed::new).collect();
@@ -213,6 +217,14 @@ struct Block<'a, 'db, DB: StateDb> {
 }
 
 type Executed = ResultAndState<OpHaltReason>;
+
+/// Gas of what was executed, for the meter: refunds lower what the sender pays, not the work (as EIP-7778
+/// has it).
+fn spent(executed: &Executed) -> u64 {
+    let gas = executed.result.gas();
+    gas.total_gas_spent().max(gas.floor_gas())
+}
+
 type Outcomes<T, DB> = Result<Result<T, SkipReason>, ExecuteError<DbError<DB>>>;
 
 impl<DB: StateDb> Block<'_, '_, DB> {
@@ -231,8 +243,7 @@ impl<DB: StateDb> Block<'_, '_, DB> {
         let tx = OpTxEnvelope::Deposit(deposit.clone().seal_slow());
         let env = OpTx::from_encoded_tx(&tx, deposit.from, tx.encoded_2718().into());
         let executed = self.evm.transact_raw(env).map_err(failed::<DB>)?;
-        let used = executed.result.tx_gas_used();
-        self.metered = self.metered.saturating_add(used);
+        self.metered = self.metered.saturating_add(spent(&executed));
         self.include(tx, deposit.from, executed)
     }
 
@@ -269,8 +280,8 @@ impl<DB: StateDb> Block<'_, '_, DB> {
                 return Ok(Err(reason));
             }
         };
-        let used = executed.result.tx_gas_used();
-        self.metered = self.metered.saturating_add(used.saturating_sub(intrinsic));
+        let beyond = spent(&executed).saturating_sub(intrinsic);
+        self.metered = self.metered.saturating_add(beyond);
         self.footprint = self.footprint.saturating_add(footprint);
         self.include(tx, sender, executed)?;
         Ok(Ok(()))
