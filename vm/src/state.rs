@@ -9,6 +9,10 @@ pub trait TrieNodes {
     /// Why a node could not be given.
     type Error;
 
+    /// Whether every node that it gives has been checked to have the hash that was asked for. Otherwise the
+    /// trie does so.
+    const CHECKED: bool = false;
+
     /// The RLP of the node at `path` of the account trie (`owner` none) or of the storage trie of the
     /// account whose hashed address is `owner`. keccak-256 of the bytes is `hash`; a source keyed by
     /// path may ignore `hash` and one keyed by hash may ignore the rest, since the trie checks what it
@@ -26,6 +30,7 @@ pub trait TrieNodes {
 
 impl<T: TrieNodes> TrieNodes for &mut T {
     type Error = T::Error;
+    const CHECKED: bool = T::CHECKED;
 
     fn trie_node(
         &mut self,

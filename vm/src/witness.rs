@@ -85,6 +85,7 @@ pub struct TrieDb<N> {
 #[derive(Debug)]
 struct Layered<N> {
     source: N,
+    /// Nodes that are known to have these hashes: the source's, and those of executed blocks.
     nodes: BTreeMap<B256, Bytes>,
     codes: BTreeMap<B256, Bytes>,
     headers: BTreeMap<u64, Header>,
@@ -92,6 +93,7 @@ struct Layered<N> {
 
 impl<N: StateSource> TrieNodes for Layered<N> {
     type Error = TrieDbError<N::Error>;
+    const CHECKED: bool = true;
 
     fn trie_node(
         &mut self,
@@ -99,10 +101,17 @@ impl<N: StateSource> TrieNodes for Layered<N> {
         path: &Nibbles,
         hash: B256,
     ) -> Result<Bytes, Self::Error> {
-        match self.nodes.get(&hash) {
-            Some(node) => Ok(node.clone()),
-            None => self.source.trie_node(owner, path, hash).map_err(TrieDbError::Source),
+        if let Some(node) = self.nodes.get(&hash) {
+            return Ok(node.clone());
         }
+        // Reading and changing the tries, in every block of a run, asks for a node again and again; it is
+        // hashed once.
+        let node = self.source.trie_node(owner, path, hash).map_err(TrieDbError::Source)?;
+        if !N::CHECKED && keccak256(&node) != hash {
+            return Err(TrieDbError::Corrupt);
+        }
+        self.nodes.insert(hash, node.clone());
+        Ok(node)
     }
 }
 
@@ -116,7 +125,7 @@ impl<N: StateSource> TrieDb<N> {
             codes: BTreeMap::new(),
             headers: BTreeMap::new(),
         };
-        let accounts = Trie::new(head.state_root);
+        let accounts = Trie::of::<Layered<N>>(head.state_root);
         Self { nodes, accounts, storages: BTreeMap::new(), head, head_hash }
     }
 
@@ -151,7 +160,7 @@ impl<N: StateSource> TrieDb<N> {
         let before = core::mem::replace(&mut self.head, block.header.clone());
         self.nodes.headers.insert(before.number, before);
         self.head_hash = block.hash;
-        self.accounts = Trie::new(self.head.state_root);
+        self.accounts = Trie::of::<Layered<N>>(self.head.state_root);
         self.storages.clear();
     }
 
@@ -179,6 +188,7 @@ fn flat<E: Error>(error: TrieError<TrieDbError<E>>) -> TrieDbError<E> {
 
 impl<N: StateSource> TrieNodes for TrieDb<N> {
     type Error = TrieDbError<N::Error>;
+    const CHECKED: bool = true;
 
     fn trie_node(
         &mut self,
@@ -225,7 +235,10 @@ impl<N: StateSource> revm::Database for TrieDb<N> {
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
         let (owner, account) = self.account(address)?;
         let Some(account) = account else { return Ok(U256::ZERO) };
-        let storage = self.storages.entry(owner).or_insert_with(|| Trie::new(account.storage_root));
+        let storage = self
+            .storages
+            .entry(owner)
+            .or_insert_with(|| Trie::of::<Layered<N>>(account.storage_root));
         read_slot(storage, owner, &slot_key(slot), &mut self.nodes).map_err(flat)
     }
 
@@ -271,6 +284,7 @@ impl<N: StateSource> Recorder<N> {
 
 impl<N: StateSource> TrieNodes for Recorder<N> {
     type Error = N::Error;
+    const CHECKED: bool = N::CHECKED;
 
     fn trie_node(
         &mut self,

@@ -1,6 +1,6 @@
 //! Nodes: their RLP, and their form in memory.
 
-use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 use alloy_primitives::B256;
 use alloy_rlp::{Encodable, Header};
 use alloy_trie::{
@@ -27,7 +27,53 @@ pub(super) enum Node {
     /// A stretch that all keys below share; the child is a branch.
     Extension { key: Nibbles, child: Box<Cell> },
     /// Children by nibble (none of them empty) and the value of the key that ends here.
-    Branch { children: BTreeMap<u8, Cell>, value: Option<Vec<u8>> },
+    Branch { children: Children, value: Option<Vec<u8>> },
+}
+
+/// The children of a branch, ascending by nibble. As a list, because tries are made of little else: it is
+/// as long as it has to be and in one piece.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Children(Vec<(u8, Cell)>);
+
+impl Children {
+    fn place(&self, nibble: u8) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&nibble, |(nibble, _)| *nibble)
+    }
+
+    pub(super) fn get(&self, nibble: u8) -> Option<&Cell> {
+        self.0.get(self.place(nibble).ok()?).map(|(_, child)| child)
+    }
+
+    pub(super) fn get_mut(&mut self, nibble: u8) -> Option<&mut Cell> {
+        let place = self.place(nibble).ok()?;
+        self.0.get_mut(place).map(|(_, child)| child)
+    }
+
+    /// Puts a child where there is none.
+    pub(super) fn insert(&mut self, nibble: u8, child: Cell) {
+        if let Err(place) = self.place(nibble) {
+            self.0.insert(place, (nibble, child));
+        }
+    }
+
+    pub(super) fn remove(&mut self, nibble: u8) {
+        if let Ok(place) = self.place(nibble) {
+            self.0.remove(place);
+        }
+    }
+
+    /// Takes out the one child, if there is just one.
+    pub(super) fn take_only(&mut self) -> Option<(u8, Cell)> {
+        if self.0.len() == 1 { self.0.pop() } else { None }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u8, &mut Cell)> {
+        self.0.iter_mut().map(|(nibble, child)| (*nibble, child))
+    }
 }
 
 /// A node with what its parent calls it.
@@ -92,15 +138,16 @@ impl Node {
             }
             [children @ .., value] if children.len() == 16 => {
                 let below = above.checked_add(1).filter(|length| *length <= KEY_NIBBLES)?;
-                let mut map = BTreeMap::new();
+                let count = children.iter().filter(|item| **item != [EMPTY]).count();
+                let mut list = Vec::with_capacity(count);
                 for (nibble, item) in (0..).zip(children) {
                     if let Some(child) = decode_reference(item, below)? {
-                        map.insert(nibble, child);
+                        list.push((nibble, child));
                     }
                 }
                 let value = string(value)?;
                 Some(Self::Branch {
-                    children: map,
+                    children: Children(list),
                     value: (!value.is_empty()).then(|| value.to_vec()),
                 })
             }
@@ -124,7 +171,7 @@ impl Node {
             Self::Branch { children, value } => {
                 for nibble in 0..16 {
                     payload
-                        .extend_from_slice(children.get(&nibble).map_or(&[EMPTY], Cell::reference));
+                        .extend_from_slice(children.get(nibble).map_or(&[EMPTY], Cell::reference));
                 }
                 value.as_deref().unwrap_or_default().encode(&mut payload);
             }

@@ -1,6 +1,7 @@
 //! Reading, changing and committing one trie.
 
-use super::node::{Cell, Node};
+use super::node::{Cell, Children, Node};
+use crate::TrieNodes;
 use alloc::{boxed::Box, collections::BTreeMap, collections::BTreeSet, vec::Vec};
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, nodes::RlpNode};
@@ -20,19 +21,37 @@ pub enum TrieError<E> {
 #[derive(Clone, Debug, Default)]
 pub struct Trie {
     root: Cell,
+    /// Whether nodes are checked before they come here.
+    checked: bool,
     /// Paths at which a node was stored that has changed, moved or gone since the last commit.
     touched: BTreeSet<Nibbles>,
 }
 
-/// Asks for the bytes of the node at a path with a hash.
-trait Load<E>: FnMut(&Nibbles, B256) -> Result<Bytes, E> {}
-impl<E, F: FnMut(&Nibbles, B256) -> Result<Bytes, E>> Load<E> for F {}
+/// Gives the bytes of the node at a path with a hash, which they have.
+trait Load<E>: FnMut(&Nibbles, B256) -> Result<Bytes, TrieError<E>> {}
+impl<E, F: FnMut(&Nibbles, B256) -> Result<Bytes, TrieError<E>>> Load<E> for F {}
+
+/// A loader that checks what it gets, unless somebody has.
+fn checking<E>(
+    checked: bool,
+    mut load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
+) -> impl Load<E> {
+    move |path, hash| {
+        let rlp = load(path, hash).map_err(TrieError::Load)?;
+        if checked || keccak256(&rlp) == hash { Ok(rlp) } else { Err(TrieError::Corrupt(*path)) }
+    }
+}
 
 impl Trie {
     /// The trie with that root.
     pub fn new(root: B256) -> Self {
         let root = if root == EMPTY_ROOT_HASH { Cell::default() } else { Cell::stored(root) };
-        Self { root, touched: BTreeSet::new() }
+        Self { root, checked: false, touched: BTreeSet::new() }
+    }
+
+    /// The trie with that root, whose nodes come from `N`.
+    pub(crate) fn of<N: TrieNodes + ?Sized>(root: B256) -> Self {
+        Self { checked: N::CHECKED, ..Self::new(root) }
     }
 
     /// The value of `key`, if it has one.
@@ -42,8 +61,9 @@ impl Trie {
     pub fn get<E>(
         &mut self,
         key: &Nibbles,
-        mut load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
+        load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
     ) -> Result<Option<&[u8]>, TrieError<E>> {
+        let mut load = checking(self.checked, load);
         let mut cell = &mut self.root;
         let mut path = Nibbles::new();
         loop {
@@ -63,7 +83,7 @@ impl Trie {
                 }
                 Node::Branch { children, value } => match rest.first() {
                     None => return Ok(value.as_deref()),
-                    Some(nibble) => match children.get_mut(&nibble) {
+                    Some(nibble) => match children.get_mut(nibble) {
                         None => return Ok(None),
                         Some(child) => {
                             path.push(nibble);
@@ -85,14 +105,16 @@ impl Trie {
         value: Vec<u8>,
         mut load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
     ) -> Result<(), TrieError<E>> {
-        if !value.is_empty() {
-            let touched = &mut self.touched;
-            return insert(&mut self.root, Nibbles::new(), *key, value, touched, &mut load);
+        if value.is_empty() && self.get(key, &mut load)?.is_none() {
+            return Ok(());
         }
-        if self.get(key, &mut load)?.is_some() {
-            remove(&mut self.root, Nibbles::new(), *key, &mut self.touched, &mut load)?;
+        let (root, touched) = (&mut self.root, &mut self.touched);
+        let mut load = checking(self.checked, load);
+        if value.is_empty() {
+            remove(root, Nibbles::new(), *key, touched, &mut load)
+        } else {
+            insert(root, Nibbles::new(), *key, value, touched, &mut load)
         }
-        Ok(())
     }
 
     /// Hashes what changed. Gives the root and, by path, every node that is stored now and was not
@@ -134,7 +156,7 @@ impl Trie {
                     (Some(&**child), key.len())
                 }
                 Node::Branch { children, .. } => {
-                    (rest.first().and_then(|nibble| children.get(&nibble)), 1)
+                    (rest.first().and_then(|nibble| children.get(nibble)), 1)
                 }
                 _ => (None, 0),
             };
@@ -167,10 +189,7 @@ fn resolve<E>(
     load: &mut impl Load<E>,
 ) -> Result<(), TrieError<E>> {
     if let Node::Stored(hash) = cell.node {
-        let rlp = load(path, hash).map_err(TrieError::Load)?;
-        if keccak256(&rlp) != hash {
-            return Err(TrieError::Corrupt(*path));
-        }
+        let rlp = load(path, hash)?;
         cell.node = Node::decode(&rlp, path.len()).ok_or(TrieError::Corrupt(*path))?;
     }
     Ok(())
@@ -185,12 +204,7 @@ fn touch(cell: &mut Cell, path: &Nibbles, touched: &mut BTreeSet<Nibbles>) {
 }
 
 /// A branch with one child, which may be a node further down when `rest` is not empty.
-fn put(
-    children: &mut BTreeMap<u8, Cell>,
-    value: &mut Option<Vec<u8>>,
-    key: &Nibbles,
-    leaf: Vec<u8>,
-) {
+fn put(children: &mut Children, value: &mut Option<Vec<u8>>, key: &Nibbles, leaf: Vec<u8>) {
     match key.first() {
         None => *value = Some(leaf),
         Some(nibble) => {
@@ -223,8 +237,11 @@ fn insert<E>(
         Node::Branch { children, value: own } => match key.first() {
             None => *own = Some(value),
             Some(nibble) => {
-                let child = children.entry(nibble).or_default();
-                return insert(child, join(&path, nibble), after(&key, 1), value, touched, load);
+                let (path, key) = (join(&path, nibble), after(&key, 1));
+                match children.get_mut(nibble) {
+                    Some(child) => return insert(child, path, key, value, touched, load),
+                    None => children.insert(nibble, Cell::fresh(Node::Leaf { key, value })),
+                }
             }
         },
         Node::Extension { key: stretch, child } if key.starts_with(stretch) => {
@@ -239,7 +256,7 @@ fn insert<E>(
 
 /// `node` (no branch, and not on the way of `key`) together with `key`.
 fn split(node: Node, key: &Nibbles, value: Vec<u8>) -> Node {
-    let (mut children, mut own) = (BTreeMap::new(), None);
+    let (mut children, mut own) = (Children::default(), None);
     let common = match node {
         Node::Leaf { key: other, value: old } => {
             let common = key.common_prefix_length(&other);
@@ -295,10 +312,10 @@ fn remove<E>(
             match key.first() {
                 None => *value = None,
                 Some(nibble) => {
-                    if let Some(child) = children.get_mut(&nibble) {
+                    if let Some(child) = children.get_mut(nibble) {
                         remove(child, join(&path, nibble), after(&key, 1), touched, load)?;
                         if matches!(child.node, Node::Empty) {
-                            children.remove(&nibble);
+                            children.remove(nibble);
                         }
                     }
                 }
@@ -308,8 +325,7 @@ fn remove<E>(
                     .take()
                     .map_or(Node::Empty, |value| Node::Leaf { key: Nibbles::new(), value });
             } else if value.is_none()
-                && children.len() == 1
-                && let Some((nibble, mut child)) = children.pop_first()
+                && let Some((nibble, mut child)) = children.take_only()
             {
                 let below = join(&path, nibble);
                 resolve(&mut child, &below, load)?;
@@ -366,8 +382,8 @@ fn commit(
         Node::Empty | Node::Stored(_) | Node::Leaf { .. } => {}
         Node::Extension { key, child } => below(child, path.join(key)),
         Node::Branch { children, .. } => {
-            for (nibble, child) in children {
-                below(child, join(&path, *nibble));
+            for (nibble, child) in children.iter_mut() {
+                below(child, join(&path, nibble));
             }
         }
     }

@@ -80,7 +80,7 @@ pub fn apply<N: TrieNodes>(
         slots.entry(*address).or_default();
     }
 
-    let mut accounts = Trie::new(root);
+    let mut accounts = Trie::of::<N>(root);
     let mut changed = TrieDiff::default();
     for (address, slots) in slots {
         let (key, owner) = account_key(address);
@@ -98,7 +98,8 @@ pub fn apply<N: TrieNodes>(
             set_account(&mut accounts, &key, None, nodes)?;
             continue;
         };
-        let mut storage = Trie::new(before.map_or(EMPTY_ROOT_HASH, |account| account.storage_root));
+        let mut storage =
+            Trie::of::<N>(before.map_or(EMPTY_ROOT_HASH, |account| account.storage_root));
         for (slot, value) in slots {
             let value = if value.is_zero() { Vec::new() } else { alloy_rlp::encode(value) };
             storage
