@@ -16,7 +16,7 @@
 //! Reading it back, a node pops as many hashes as it leaves out off the stack, the topmost belonging to
 //! its last reference, and pushes its own.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use alloy_primitives::{B256, Bytes, keccak256};
 
@@ -30,43 +30,69 @@ const HASH_HEAD: u8 = 0xa0;
 
 type Nodes = BTreeMap<B256, Bytes>;
 
-/// Where in `node` nodes of the set are referred to: offset of the `0xa0`, hash.
-fn references(node: &[u8], nodes: &Nodes) -> Vec<(usize, B256)> {
-    let mut found = Vec::new();
-    let mut at = 0usize;
-    while let Some((head, rest)) = node.get(at..).and_then(<[u8]>::split_first) {
-        let hash = match rest.first_chunk::<32>() {
-            Some(hash) if *head == HASH_HEAD => B256::new(*hash),
-            Some(_) => {
-                at = at.saturating_add(1);
-                continue;
+/// The nodes of a set by their place in the order of hashes.
+struct Index<'a> {
+    nodes: Vec<(&'a B256, &'a Bytes)>,
+    /// A bit for each beginning of a hash that a node has: most hashes in nodes are of nodes outside of the
+    /// set, and a look here tells so of nearly all.
+    begins: Vec<u64>,
+}
+
+/// Bits of a hash that [`Index::begins`] tells apart.
+const BEGIN_BITS: u32 = 20;
+
+impl<'a> Index<'a> {
+    fn new(nodes: &'a Nodes) -> Self {
+        let mut begins = alloc::vec![0u64; 1 << (BEGIN_BITS - 6)];
+        for hash in nodes.keys() {
+            let (word, bit) = Self::begin(hash);
+            if let Some(word) = begins.get_mut(word) {
+                *word |= bit;
             }
-            None => break,
-        };
-        if nodes.contains_key(&hash) {
-            found.push((at, hash));
-            at = at.saturating_add(33);
-        } else {
-            at = at.saturating_add(1);
         }
+        Self { nodes: nodes.iter().collect(), begins }
     }
-    found
+
+    /// Word and bit of a hash in [`Self::begins`].
+    fn begin(hash: &B256) -> (usize, u64) {
+        let [a, b, c, ..] = hash.0;
+        let begin = (usize::from(a) << 12) | (usize::from(b) << 4) | (usize::from(c) >> 4);
+        (begin >> 6, 1 << (begin & 63))
+    }
+
+    fn place(&self, hash: &B256) -> Option<usize> {
+        let (word, bit) = Self::begin(hash);
+        if self.begins.get(word).is_none_or(|word| word & bit == 0) {
+            return None;
+        }
+        self.nodes.binary_search_by(|(other, _)| other.cmp(&hash)).ok()
+    }
+
+    /// Where in `node` nodes of the set are referred to: offset of the `0xa0`, place.
+    fn references(&self, node: &[u8]) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        let mut at = 0usize;
+        while let Some((head, rest)) = node.get(at..).and_then(<[u8]>::split_first) {
+            let Some(hash) = rest.first_chunk::<32>() else { break };
+            let place = if *head == HASH_HEAD { self.place(&B256::new(*hash)) } else { None };
+            if let Some(place) = place {
+                found.push((at, place));
+            }
+            at = at.saturating_add(if place.is_some() { 33 } else { 1 });
+        }
+        found
+    }
 }
 
 /// A node being visited.
-struct Visit {
-    node: Bytes,
-    references: alloc::vec::IntoIter<(usize, B256)>,
+struct Visit<'a> {
+    node: &'a [u8],
+    references: alloc::vec::IntoIter<(usize, usize)>,
     /// Offsets of the references that are left out.
     left_out: Vec<usize>,
 }
 
-impl Visit {
-    fn new(node: &Bytes, nodes: &Nodes) -> Self {
-        let references = references(node, nodes).into_iter();
-        Self { node: node.clone(), references, left_out: Vec::new() }
-    }
-
+impl Visit<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         put_varint(out, self.left_out.len());
         let mut from = 0usize;
@@ -85,26 +111,40 @@ impl Visit {
 
 /// The form of a set of nodes by their hashes.
 pub(crate) fn pack(nodes: &Nodes) -> Vec<u8> {
-    let inner: BTreeSet<B256> =
-        nodes.values().flat_map(|node| references(node, nodes)).map(|(_, hash)| hash).collect();
+    let index = Index::new(nodes);
+    let mut references: Vec<_> =
+        index.nodes.iter().map(|(_, node)| index.references(node)).collect();
+    let mut inner = alloc::vec![false; references.len()];
+    for (_, place) in references.iter().flatten() {
+        if let Some(inner) = inner.get_mut(*place) {
+            *inner = true;
+        }
+    }
     let mut out = Vec::new();
-    let mut visited = BTreeSet::new();
-    for (hash, node) in nodes.iter().filter(|(hash, _)| !inner.contains(*hash)) {
-        visited.insert(*hash);
+    // Each node is visited once, and takes its references with it.
+    let mut visit = |place: usize| -> Option<Visit<'_>> {
+        let (_, node) = index.nodes.get(place)?;
+        let references = core::mem::take(references.get_mut(place)?).into_iter();
+        Some(Visit { node, references, left_out: Vec::new() })
+    };
+    let mut visited = alloc::vec![false; inner.len()];
+    let mut first = |place: usize| {
+        visited.get_mut(place).is_some_and(|visited| !core::mem::replace(visited, true))
+    };
+    for root in (0..inner.len()).filter(|place| inner.get(*place) == Some(&false)) {
+        first(root);
         // A stack of its own: what an adversary nests must not nest calls.
-        let mut stack = alloc::vec![Visit::new(node, nodes)];
-        while let Some(visit) = stack.last_mut() {
-            match visit.references.next() {
+        let mut stack: Vec<Visit<'_>> = visit(root).into_iter().collect();
+        while let Some(parent) = stack.last_mut() {
+            match parent.references.next() {
                 Some((at, child)) => {
-                    if let Some(node) = nodes.get(&child)
-                        && visited.insert(child)
-                    {
-                        visit.left_out.push(at);
-                        stack.push(Visit::new(node, nodes));
+                    if first(child) {
+                        parent.left_out.push(at);
+                        stack.extend(visit(child));
                     }
                 }
                 None => {
-                    visit.write(&mut out);
+                    parent.write(&mut out);
                     stack.pop();
                 }
             }
