@@ -1,0 +1,13 @@
+//! The largest proofs that anybody can make: every limit of a fraud proof holds for them.
+
+mod big_state;
+mod case;
+mod witness;
+mod work;
+#[path = "../proofs/world.rs"]
+#[expect(dead_code, reason = "made for the tests of proofs")]
+mod world;
+
+/// Counts what is allocated.
+#[global_allocator]
+static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
