@@ -1,6 +1,6 @@
 # `make dev` starts a whole rollup on this machine, `make test` proves that it works.
 SHELL := /bin/bash
-.PHONY: dev build test ci image
+.PHONY: dev build test bench ci image
 
 # Options of `kedge dev`, for example ARGS="--l1-block-time 0".
 ARGS ?=
@@ -15,6 +15,11 @@ build:
 # TESTS goes to the test runner, for example TESTS="-p kedge-bridge".
 test:
 	@scripts/test $(TESTS)
+
+# Tables of proof sizes and times, see docs/benchmarks.md.
+bench:
+	@scripts/packages
+	@. scripts/env.sh && cargo bench --locked --package kedge-tests --bench proofs
 
 ci:
 	@.ci/run
