@@ -6,7 +6,7 @@
 //! of it holds, is byte for byte as large as on the whole state, without there being one.
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
-use kedge_genesis::{GenesisAccount, Params};
+use kedge_genesis::{GenesisAccount, Params, predeploys};
 use kedge_vm::trie::{account_key, prove_account, slot_key};
 use kedge_vm::{Header, MemoryDb, Nibbles, StateSource, TrieNodes, WitnessError, genesis_block};
 use std::collections::BTreeMap;
@@ -38,8 +38,13 @@ struct Leaf {
     value: Option<Vec<u8>>,
 }
 
-/// Accounts that execution touches whether they are there or not: the caller of system calls (EIP-4788).
-const TOUCHED: [Address; 1] = [alloy_eips::eip4788::SYSTEM_ADDRESS];
+/// Accounts that execution touches though they are not there at first: the callers of system calls
+/// (EIP-4788) and of deposits.
+const TOUCHED: [Address; 3] = [
+    alloy_eips::eip4788::SYSTEM_ADDRESS,
+    predeploys::DEPOSITOR,
+    predeploys::BRIDGE_DEPOSITOR,
+];
 
 impl BigState {
     /// The state of these accounts after block 0, in an account trie of one shape; the storage of those in
