@@ -48,10 +48,11 @@ impl Params {
     /// Networks are their position in [`Network::ALL`] and in [`BitcoinNetwork`]; absent keys are an
     /// empty list.
     pub fn hash(&self) -> B256 {
-        tagged_hash(PARAMS_TAG, &self.rlp())
+        tagged_hash(PARAMS_TAG, &self.encode())
     }
 
-    fn rlp(&self) -> Vec<u8> {
+    /// The encoding that [`Self::hash`] hashes.
+    pub fn encode(&self) -> Vec<u8> {
         // Names every field, so that a new one cannot be left out of the hash.
         let Self {
             network,

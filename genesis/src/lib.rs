@@ -19,6 +19,7 @@ extern crate alloc;
 
 pub mod abi;
 pub mod code;
+mod decode;
 pub mod hash;
 pub mod params;
 pub mod predeploys;
