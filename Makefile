@@ -1,6 +1,6 @@
 # `make dev` starts a whole rollup on this machine, `make test` proves that it works.
 SHELL := /bin/bash
-.PHONY: dev build test bench ci image
+.PHONY: dev build test bench program ci image
 
 # Options of `kedge dev`, for example ARGS="--l1-block-time 0".
 ARGS ?=
@@ -20,6 +20,11 @@ test:
 bench:
 	@scripts/packages
 	@. scripts/env.sh && cargo bench --locked --package kedge-tests --bench proofs
+
+# Rebuilds the verifier's RISC-V program and compares it with the committed one; ARGS=--update replaces that.
+program:
+	@scripts/packages test
+	@scripts/program $(ARGS)
 
 ci:
 	@.ci/run

@@ -6,6 +6,8 @@
 //! | module | its job |
 //! | --- | --- |
 //! | [`layout`] | where a program finds its input, how it ends |
+//! | [`input`] | what the verifier's program is given, and that it belongs together |
+//! | [`outcome`] | what that program says |
 //! | [`decode`] | what the bits of an instruction say |
 //! | [`elf`] | a program from an ELF file |
 //! | [`memory`] | pages, and which of them changed |
@@ -14,10 +16,14 @@
 
 pub mod decode;
 pub mod elf;
+pub mod input;
 pub mod layout;
 pub mod machine;
 pub mod memory;
+pub mod outcome;
 pub mod tree;
 
 pub use elf::{ElfFault, Program};
+pub use input::{InputFault, record_input};
 pub use machine::{Halt, Machine, Stop};
+pub use outcome::{Outcome, Subject, judge};
