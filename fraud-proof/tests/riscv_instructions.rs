@@ -486,3 +486,22 @@ fn immediates_decode_over_their_whole_range() {
         assert_eq!(decode(jal(1, imm)).imm, imm as u32);
     }
 }
+
+#[test]
+fn every_register_can_be_source_and_destination() {
+    for register in 1..32 {
+        let other = register % 31 + 1;
+        let code = [
+            &li(register, 40)[..],
+            &li(other, 2),
+            &[r(0, other, register, 0, register), s(2, register, 0, 0)],
+        ]
+        .concat();
+        let machine = run(&code);
+        assert_eq!(machine.registers()[register as usize], 42, "x{register}");
+        assert_eq!(machine.registers()[other as usize], 2, "x{other}");
+        assert_eq!(machine.registers().iter().filter(|value| **value != 0).count(), 2);
+        // The last instruction stores to an address that is not mapped.
+        assert_eq!(machine.halt(), Some(Halt::UnmappedStore(0)));
+    }
+}

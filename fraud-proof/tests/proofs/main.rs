@@ -2,8 +2,10 @@
 
 mod adversaries;
 mod bounds;
+mod differential;
 mod life;
 mod memory;
+mod program;
 mod reorgs;
 mod verdicts;
 mod world;

@@ -1,5 +1,6 @@
 //! Building, encoding, judging.
 
+use crate::program::judge_both;
 use crate::world::{World, hashes, params};
 use alloy_primitives::{B256, Bytes, b256, keccak256};
 use kedge_bridge::deflate::{InflateFault, deflate};
@@ -9,7 +10,7 @@ use kedge_fraud_proof::{
     AssertionView, Claim, FraudKind, Malformed, Proof, ProofFault, ProofHead, Run, Verdict,
     first_divergence, genesis_claim, replay, verify,
 };
-use kedge_genesis::{L1Height, L1Ref, L2Number, Network, Params};
+use kedge_genesis::{L1Height, L2Number, Network, Params};
 use kedge_vm::{Header, Witness};
 use proptest::prelude::*;
 use std::sync::{Arc, LazyLock};
@@ -27,8 +28,9 @@ fn view(claims: &[B256]) -> AssertionView<'_> {
     AssertionView { id: ID, base: base(), l1: WORLD.at(END), claims }
 }
 
+/// Native code's verdict, which is also the program's.
 fn judge(claims: &[B256], bytes: &[u8]) -> Verdict {
-    verify(&WORLD.params, &WORLD.chain, &view(claims), bytes).unwrap()
+    judge_both(&WORLD, &view(claims), bytes)
 }
 
 fn malformed(reason: Malformed) -> Verdict {
@@ -471,18 +473,16 @@ fn a_proof_for_one_assertion_says_nothing_about_another() {
     let right = hashes(&WORLD.truth(0, END));
     let bytes = proof.encode();
     let other = AssertionView { id: B256::ZERO, ..view(&claims) };
-    let verdict = verify(&WORLD.params, &WORLD.chain, &other, &bytes).unwrap();
+    let verdict = judge_both(&WORLD, &other, &bytes);
     assert_eq!(verdict, malformed(Malformed::OtherAssertion));
     assert_eq!(judge(&right, &bytes), Verdict::NoFraud);
     // The same claims, said to end one block earlier or later: an agreed root at a wrong height.
     for end in [END - 1, END + 1] {
-        let l1 = L1Ref { height: L1Height(end), hash: B256::ZERO };
-        let wrong = AssertionView { l1, ..view(&right) };
+        let wrong = AssertionView { l1: WORLD.at(end), ..view(&right) };
         let truth = hashes(&WORLD.truth(0, END.min(end)));
         let kind = if end < END { FraudKind::ExtraSegments } else { FraudKind::MissingSegments };
         let proof = WORLD.prove(&wrong, truth.len()).encode();
-        let verdict = verify(&WORLD.params, &WORLD.chain, &wrong, &proof).unwrap();
-        assert_eq!(verdict, fraud(truth.len(), kind));
+        assert_eq!(judge_both(&WORLD, &wrong, &proof), fraud(truth.len(), kind));
     }
 }
 

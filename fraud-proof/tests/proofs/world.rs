@@ -338,6 +338,7 @@ impl World {
             nonce: 0,
         };
         let mut block = Block { header, txdata: std::iter::once(coinbase).chain(txs).collect() };
+        commit_to_witnesses(&mut block);
         block.header.merkle_root = block.compute_merkle_root().unwrap();
         L1Block::new(height, Arc::new(block))
     }
@@ -502,6 +503,17 @@ impl World {
             .map(|(header, body)| self.reveal(by, Kind::Proof, header, body, vec![]))
             .collect()
     }
+}
+
+/// Has the coinbase commit to all witnesses (BIP-141).
+fn commit_to_witnesses(block: &mut Block) {
+    let reserved = [0u8; 32];
+    block.txdata[0].input[0].witness = Witness::from_slice(&[reserved]);
+    let root = block.witness_root().unwrap();
+    let commitment = Block::compute_witness_commitment(&root, &reserved);
+    let script = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed][..], commitment.as_byte_array()].concat();
+    let output = TxOut { value: Amount::ZERO, script_pubkey: script.into() };
+    block.txdata[0].output.push(output);
 }
 
 pub(crate) fn hashes(claims: &[Claim]) -> Vec<B256> {
