@@ -83,8 +83,8 @@ impl Case {
             record_input(&world.params, &world.chain, &view, B256::ZERO, &proof).expect("blocks");
         assert!(matches!(verdict, Verdict::Fraud { .. }), "{verdict:?}");
         let program = program.clone().with_input(&input).expect("short enough");
-        let (_, header) =
-            world.states.last().expect("states").headers.last_key_value().expect("head");
+        let (_, state) = world.states.last_key_value().expect("states");
+        let (_, header) = state.headers.last_key_value().expect("a head");
         Self { machine: Machine::new(&program), gas: header.gas_used }
     }
 
@@ -207,7 +207,7 @@ fn blocks(program: &Program) {
 
 /// Steps and gas of a loop beyond those of an empty block.
 fn slope(program: &Program, case: &loops::Loop, base: u64, base_gas: u64) -> (u64, u64) {
-    let create = account(1).send_with(loops::GAS, 0, TxKind::Create, 0, case.init());
+    let create = account(1).send_gas(0, TxKind::Create, 0, case.init(), loops::GAS);
     let case = Case::new(program, vec![], vec![create]);
     let gas = case.gas - base_gas;
     (case.steps() - base, gas)

@@ -182,13 +182,13 @@ proptest! {
         if let (None, Some(run)) = (kind, proof.run.as_mut()) {
             run.post.output_root = B256::ZERO;
         }
-        prop_assert_eq!(judge_both(&world, &view, &proof.encode()), expected);
+        prop_assert_eq!(judge_both(&world.params, &world.chain, &view, &proof.encode()), expected);
 
         // What comes before the wrong claim is right.
         let before = before.index(at + 1);
         if before < at {
             let proof = world.prove(&view, before);
-            prop_assert_eq!(judge_both(&world, &view, &proof.encode()), Verdict::NoFraud);
+            prop_assert_eq!(judge_both(&world.params, &world.chain, &view, &proof.encode()), Verdict::NoFraud);
         }
     }
 }

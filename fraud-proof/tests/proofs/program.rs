@@ -5,6 +5,7 @@ use alloy_primitives::B256;
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Block, Witness};
 use kedge_bridge::assertion::AssertionBody;
+use kedge_bridge::derive::L1Lookup;
 use kedge_bridge::derive::codec::{Reader, Writer};
 use kedge_bridge::envelope::chunk_hash;
 use kedge_fraud_proof::riscv::{
@@ -12,6 +13,7 @@ use kedge_fraud_proof::riscv::{
 };
 use kedge_fraud_proof::{AssertionView, FraudKind, Proof, Verdict, genesis_claim, verify};
 use kedge_genesis::{L1Height, Network, Params};
+use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
 const ELF: &[u8] = include_bytes!("../../program/kedge-program.elf");
@@ -40,8 +42,12 @@ pub(crate) fn outcome(input: &[u8]) -> Outcome {
 }
 
 /// Native code's verdict on a proof, which is also the program's.
-pub(crate) fn judge_both(world: &World, view: &AssertionView<'_>, proof: &[u8]) -> Verdict {
-    let (params, l1) = (&world.params, &world.chain);
+pub(crate) fn judge_both<L: L1Lookup<Error = Infallible>>(
+    params: &Params,
+    l1: &L,
+    view: &AssertionView<'_>,
+    proof: &[u8],
+) -> Verdict {
     let verdict = verify(params, l1, view, proof).unwrap();
     let (recorded, input) = record_input(params, l1, view, PARENT, proof).unwrap();
     assert_eq!(recorded, verdict);

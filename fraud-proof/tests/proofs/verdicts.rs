@@ -30,7 +30,7 @@ fn view(claims: &[B256]) -> AssertionView<'_> {
 
 /// Native code's verdict, which is also the program's.
 fn judge(claims: &[B256], bytes: &[u8]) -> Verdict {
-    judge_both(&WORLD, &view(claims), bytes)
+    judge_both(&WORLD.params, &WORLD.chain, &view(claims), bytes)
 }
 
 fn malformed(reason: Malformed) -> Verdict {
@@ -473,7 +473,7 @@ fn a_proof_for_one_assertion_says_nothing_about_another() {
     let right = hashes(&WORLD.truth(0, END));
     let bytes = proof.encode();
     let other = AssertionView { id: B256::ZERO, ..view(&claims) };
-    let verdict = judge_both(&WORLD, &other, &bytes);
+    let verdict = judge_both(&WORLD.params, &WORLD.chain, &other, &bytes);
     assert_eq!(verdict, malformed(Malformed::OtherAssertion));
     assert_eq!(judge(&right, &bytes), Verdict::NoFraud);
     // The same claims, said to end one block earlier or later: an agreed root at a wrong height.
@@ -482,7 +482,10 @@ fn a_proof_for_one_assertion_says_nothing_about_another() {
         let truth = hashes(&WORLD.truth(0, END.min(end)));
         let kind = if end < END { FraudKind::ExtraSegments } else { FraudKind::MissingSegments };
         let proof = WORLD.prove(&wrong, truth.len()).encode();
-        assert_eq!(judge_both(&WORLD, &wrong, &proof), fraud(truth.len(), kind));
+        assert_eq!(
+            judge_both(&WORLD.params, &WORLD.chain, &wrong, &proof),
+            fraud(truth.len(), kind)
+        );
     }
 }
 

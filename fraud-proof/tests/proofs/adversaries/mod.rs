@@ -5,10 +5,11 @@ mod chain;
 mod claims;
 mod proofs;
 
+use crate::program::judge_both;
 use crate::world::{World, hashes, params};
 use alloy_primitives::B256;
 use kedge_fraud_proof::{
-    AssertionStatus, AssertionView, Claim, FraudKind, Rejection, Verdict, genesis_claim, verify,
+    AssertionStatus, AssertionView, Claim, FraudKind, Rejection, Verdict, genesis_claim,
 };
 use kedge_genesis::L1Height;
 
@@ -76,7 +77,7 @@ fn provable(world: &World, height: u32) {
                 // Says that it is, so that the verifier has to see for itself.
                 proof.run.as_mut().unwrap().post.output_root = B256::ZERO;
             }
-            let verdict = verify(&world.params, &world.chain, &view, &proof.encode()).unwrap();
+            let verdict = judge_both(&world.params, &world.chain, &view, &proof.encode());
             let (segment, kind) = (segment as u32, FraudKind::OutputRoot);
             let expected =
                 if is_wrong { Verdict::Fraud { segment, kind } } else { Verdict::NoFraud };

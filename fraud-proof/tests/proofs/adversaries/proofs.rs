@@ -2,6 +2,7 @@
 
 use super::{END, propose, settles, world};
 use crate::life::{Case, case, chunked};
+use crate::program::judge_both;
 use crate::world::{Own, World, account, params};
 use alloy_primitives::{Address, B256, Bytes, TxKind, keccak256};
 use bitcoin::{Block, Transaction, Witness};
@@ -11,7 +12,6 @@ use kedge_bridge::envelope::envelopes;
 use kedge_fraud_proof::proof::{HEAD_BYTES, MAX_CONTENT_BYTES};
 use kedge_fraud_proof::{
     AssertionEvent, AssertionStatus, Malformed, OwnBlock, Proof, ProofFault, ProofIgnored, Verdict,
-    verify,
 };
 use kedge_genesis::{L1Height, L2Number, Network, Params};
 use std::cell::Cell;
@@ -70,7 +70,7 @@ fn proof_for_right_assertion() {
         if let Some(run) = &mut proof.run {
             run.post.output_root = B256::ZERO;
         }
-        let verified = verify(&world.params, &world.chain, &view, &proof.encode()).unwrap();
+        let verified = judge_both(&world.params, &world.chain, &view, &proof.encode());
         assert_eq!(verified, Verdict::NoFraud);
         if segment < 3 {
             let reveals = world.publish(5, &proof.encode());
@@ -102,12 +102,12 @@ fn proof_bit_flipped() {
     let mut case = case(params());
     let good = case.proof.clone();
     let view = case.node().view();
-    let fraud = verify(&case.world.params, &case.world.chain, &view, &good).unwrap();
+    let fraud = judge_both(&case.world.params, &case.world.chain, &view, &good);
     assert!(matches!(fraud, Verdict::Fraud { .. }));
     for at in (1..good.len()).step_by(13) {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << (at % 8);
-        let verdict = verify(&case.world.params, &case.world.chain, &view, &bytes).unwrap();
+        let verdict = judge_both(&case.world.params, &case.world.chain, &view, &bytes);
         assert!(matches!(verdict, Verdict::Malformed { .. }), "byte {at}: {verdict:?}");
     }
     let mut bytes = good.clone();
@@ -136,7 +136,7 @@ fn proof_with_missing_node() {
         let bytes = altered(&case, |proof| {
             proof.run.as_mut().unwrap().witness.nodes.remove(hash);
         });
-        let found = verify(&case.world.params, &case.world.chain, &view, &bytes).unwrap();
+        let found = judge_both(&case.world.params, &case.world.chain, &view, &bytes);
         assert_eq!(found, malformed(Malformed::Incomplete));
     }
     let bytes = altered(&case, |proof| {
@@ -155,7 +155,7 @@ fn proof_over_size() {
     let mut long = case.proof.clone();
     long.resize(most + 1, 0);
     let view = case.node().view();
-    let found = verify(&limits, &case.world.chain, &view, &long).unwrap();
+    let found = judge_both(&limits, &case.world.chain, &view, &long);
     assert_eq!(found, malformed(Malformed::TooLarge));
     for (chunks, bytes) in [(limits.max_chunks + 1, limits.max_chunk_bytes), (12, 2_000)] {
         case.world.params = Params { max_chunks: chunks, max_chunk_bytes: bytes, ..limits };
@@ -195,7 +195,7 @@ fn proof_for_other_chain() {
     let bytes = altered(&case, |proof| proof.head.params = other.hash());
     assert_eq!(reason(&tried(&mut case, &bytes)), ProofIgnored::NotOurs);
     let view = case.node().view();
-    let found = verify(&case.world.params, &case.world.chain, &view, &bytes).unwrap();
+    let found = judge_both(&case.world.params, &case.world.chain, &view, &bytes);
     assert_eq!(found, malformed(Malformed::OtherChain));
     // The right bytes in an envelope of another chain.
     let limits = case.world.params;
