@@ -203,7 +203,7 @@ async fn a_proof_is_built_and_checked_on_a_node_and_from_a_folder() -> Result<()
     let none = liar.build(id, &other, &["--segment", &beyond]).await?;
     none.is(FAILED, "there is no segment")?;
     let nobody = B256::repeat_byte(3).to_string();
-    liar.build(&nobody, &other, &[]).await?.is(FAILED, "no assertion")?;
+    liar.build(&nobody, &other, &[]).await?.is(FAILED, &nobody)?;
     liar.build("0x12", &other, &[]).await?.is(FAILED, "0x12")?;
     ensure!(!other.exists(), "a file was written");
     Ok(())

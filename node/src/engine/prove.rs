@@ -3,17 +3,16 @@
 use super::{Engine, EngineError};
 use alloy_primitives::B256;
 use kedge_fraud_proof::{
-    AssertionNode, AssertionTracker, AssertionView, Claim, PreState, Proof, build_proof,
-    first_divergence, genesis_claim,
+    AssertionView, Claim, PreState, Proof, build_proof, first_divergence, genesis_claim,
 };
 use kedge_genesis::{L1Height, L2Number};
-use kedge_store::{L1Rows, L2Rows, Reader, StoreError, Table};
+use kedge_store::{AssertionRow, L1Rows, L2Rows, Reader, StoreError, Table};
 
 /// Why there is no proof to build against an assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoProof {
     /// No such assertion counts.
-    #[error("no assertion {id} counts as of Bitcoin block {tip}")]
+    #[error("there is no assertion {id} that counts as of Bitcoin block {tip}")]
     Unknown {
         /// The id asked for.
         id: B256,
@@ -54,8 +53,6 @@ pub enum NoProof {
 
 /// An assertion beside this node's own derivation.
 struct Compared {
-    /// The claims that it makes, all of them.
-    asserted: Vec<B256>,
     /// The claim that both begin at.
     base: Claim,
     /// This node's own claims from there on.
@@ -72,9 +69,8 @@ impl Engine {
     /// When this machine failed.
     pub fn first_wrong_segment(&self, assertion: B256) -> Result<Option<u32>, EngineError> {
         let reader = self.store.reader();
-        let tracker = reader.tracker()?;
-        let Some(node) = tracker.get(&assertion) else { return Ok(None) };
-        Ok(self.compare(&reader, node)?.and_then(|compared| compared.first_wrong))
+        let Some(row) = reader.assertion(assertion)? else { return Ok(None) };
+        Ok(self.compare(&reader, &row)?.and_then(|compared| compared.first_wrong))
     }
 
     /// The proof that an assertion is wrong, checked by nobody yet. None when no such assertion counts,
@@ -99,26 +95,24 @@ impl Engine {
         segment: Option<u32>,
     ) -> Result<Result<Proof, NoProof>, EngineError> {
         let reader = self.store.reader();
-        let tracker = reader.tracker()?;
-        let Some(node) = tracker.get(&assertion) else {
-            return Ok(Err(NoProof::Unknown { id: assertion, tip: tracker.l1_height() }));
+        // Not from the tracker, which forgets what is decided.
+        let Some(row) = reader.assertion(assertion)? else {
+            let tip = reader.l1_tip()?.unwrap_or_default().height;
+            return Ok(Err(NoProof::Unknown { id: assertion, tip }));
         };
-        let falls_with_parent =
-            || NoProof::Parent { id: assertion, wrong: first_wrong(&tracker, node.parent) };
-        let Some(Compared { asserted, base, own, first_wrong }) = self.compare(&reader, node)?
-        else {
-            return Ok(Err(falls_with_parent()));
+        let Some(Compared { base, own, first_wrong }) = self.compare(&reader, &row)? else {
+            return Ok(Err(falls_with_parent(&reader, &row)?));
         };
         let segment = match (segment, first_wrong) {
-            (None, None) if node.agrees => return Ok(Err(NoProof::Right { id: assertion })),
+            (None, None) if row.agrees => return Ok(Err(NoProof::Right { id: assertion })),
             // Its claims are right all the same.
-            (None, None) => return Ok(Err(falls_with_parent())),
+            (None, None) => return Ok(Err(falls_with_parent(&reader, &row)?)),
             (None, Some(first)) => first,
             (Some(segment), Some(first)) if segment > first => {
                 return Ok(Err(NoProof::Later { segment, first }));
             }
-            (Some(segment), _) if segment as usize > asserted.len() => {
-                return Ok(Err(NoProof::Segment { segment, count: asserted.len() }));
+            (Some(segment), _) if segment as usize > row.claims.len() => {
+                return Ok(Err(NoProof::Segment { segment, count: row.claims.len() }));
             }
             (Some(segment), _) => segment,
         };
@@ -135,7 +129,8 @@ impl Engine {
                 .ok_or_else(|| missing(Table::Headers, number.to_string()))?,
         };
         let source = reader.state_at(number)?;
-        let view = AssertionView { claims: &asserted, ..node.view() };
+        let base = base.hash();
+        let view = AssertionView { id: assertion, base, l1: row.l1, claims: &row.claims };
         let proof = build_proof(self.params, &*self.store, &view, segment, &pre, source);
         Ok(Ok(proof.map_err(EngineError::Proof)?))
     }
@@ -144,30 +139,31 @@ impl Engine {
     fn compare(
         &self,
         reader: &Reader<'_>,
-        node: &AssertionNode,
+        row: &AssertionRow,
     ) -> Result<Option<Compared>, EngineError> {
         let claims_of = |height: L1Height| {
             let missing = || missing(Table::Claims, height.to_string());
             reader.claims(height)?.ok_or_else(missing)
         };
-        let base = if node.from == self.params.l1_start.height {
-            genesis_claim(self.params)
-        } else {
-            claims_of(node.from)?.last().copied()
+        let (base, from) = match reader.assertion(row.parent)? {
+            None => (genesis_claim(self.params), self.params.l1_start.height),
+            Some(parent) => {
+                let own = claims_of(parent.l1.height)?.last().copied();
+                let asserted = parent.claims.last();
+                let same = own.filter(|claim| Some(&claim.hash()) == asserted);
+                (same, parent.l1.height)
+            }
         };
-        let Some(base) = base.filter(|claim| claim.hash() == node.base) else { return Ok(None) };
-        // The tracker forgets the claims of what is decided.
-        let row = reader.assertion(node.id)?;
-        let asserted = row.ok_or_else(|| missing(Table::Assertions, node.id.to_string()))?.claims;
+        let Some(base) = base else { return Ok(None) };
         let mut own: Vec<Claim> = Vec::new();
-        let mut height = node.from.next();
-        while height <= node.l1.height {
+        let mut height = from.next();
+        while height <= row.l1.height {
             own.extend(claims_of(height)?);
             height = height.next();
         }
         let hashes: Vec<B256> = own.iter().map(Claim::hash).collect();
-        let first_wrong = first_divergence(&hashes, &asserted);
-        Ok(Some(Compared { asserted, base, own, first_wrong }))
+        let first_wrong = first_divergence(&hashes, &row.claims);
+        Ok(Some(Compared { base, own, first_wrong }))
     }
 }
 
@@ -175,13 +171,14 @@ fn missing(table: Table, key: String) -> StoreError {
     StoreError::Missing { table: table.name(), key }
 }
 
-/// The first wrong one of an assertion that is not right and those that it continues.
-fn first_wrong(tracker: &AssertionTracker, mut id: B256) -> B256 {
-    while let Some(parent) = tracker.get(&id).and_then(|node| tracker.get(&node.parent)) {
-        if parent.agrees {
-            break;
+/// That an assertion which is not right falls with the first wrong one of those that it continues.
+fn falls_with_parent(reader: &Reader<'_>, row: &AssertionRow) -> Result<NoProof, StoreError> {
+    let mut wrong = row.parent;
+    while let Some(row) = reader.assertion(wrong)? {
+        match reader.assertion(row.parent)? {
+            Some(parent) if !parent.agrees => wrong = parent.id,
+            _ => break,
         }
-        id = parent.id;
     }
-    id
+    Ok(NoProof::Parent { id: row.id, wrong })
 }
