@@ -40,11 +40,8 @@ struct Leaf {
 
 /// Accounts that execution touches though they are not there at first: the callers of system calls
 /// (EIP-4788) and of deposits.
-const TOUCHED: [Address; 3] = [
-    alloy_eips::eip4788::SYSTEM_ADDRESS,
-    predeploys::DEPOSITOR,
-    predeploys::BRIDGE_DEPOSITOR,
-];
+const TOUCHED: [Address; 3] =
+    [alloy_eips::eip4788::SYSTEM_ADDRESS, predeploys::DEPOSITOR, predeploys::BRIDGE_DEPOSITOR];
 
 impl BigState {
     /// The state of these accounts after block 0, in an account trie of one shape; the storage of those in

@@ -1,6 +1,7 @@
 //! One segment on a state of one's own: derived from Bitcoin, proven, encoded, judged, measured.
 
 use crate::big_state::{BigState, contract, plain};
+use crate::memory::measure;
 use crate::world::{World, account, publisher};
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use bitcoin::hashes::Hash;
@@ -212,12 +213,10 @@ impl Case {
         let count = if offset == 0 { payloads.len() } else { offset };
         let blocks = self.execute(&payloads[..count]);
 
-        let before = crate::MEMORY.current_usage();
-        crate::MEMORY.reset_peak_usage();
         let start = Instant::now();
-        let verdict = verify(&params, &self.world.chain, &view, &encoded).unwrap();
+        let (verdict, memory) =
+            measure(|| verify(&params, &self.world.chain, &view, &encoded).unwrap());
         let judging = start.elapsed();
-        let memory = crate::MEMORY.peak_usage() - before;
         assert_eq!(verdict, Verdict::Fraud { segment: 0, kind: FraudKind::OutputRoot });
 
         let sizes = proof.sizes();

@@ -2,12 +2,10 @@
 
 mod big_state;
 mod case;
+#[path = "../proofs/memory.rs"]
+mod memory;
 mod witness;
 mod work;
 #[path = "../proofs/world.rs"]
 #[expect(dead_code, reason = "made for the tests of proofs")]
 mod world;
-
-/// Counts what is allocated.
-#[global_allocator]
-static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
