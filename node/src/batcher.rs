@@ -81,6 +81,15 @@ impl Batcher {
         }
     }
 
+    /// Sees to what is under way and posts what is due, once.
+    ///
+    /// # Errors
+    /// When Bitcoin does not answer or this machine fails.
+    pub async fn step(&self) -> anyhow::Result<()> {
+        self.publisher.tick().await?;
+        self.post().await
+    }
+
     /// Whether everything up to the latest block is on its way to Bitcoin.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ pub mod batcher;
 pub mod bumps;
 pub mod challenger;
 pub mod cli;
+pub mod clock;
 pub mod dev;
 pub mod engine;
 pub mod follow;

@@ -10,7 +10,10 @@ use anyhow::Context;
 use kedge_store::{Durability, L2Rows, Store, Table};
 use kedge_vm::next_base_fee;
 use std::sync::Arc;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::broadcast::{
+    Receiver,
+    error::{RecvError, TryRecvError},
+};
 use tokio_util::sync::CancellationToken;
 
 /// The state at the latest block.
@@ -87,43 +90,67 @@ impl Journal for StoreJournal {
     }
 }
 
-/// Tells the mempool of new and removed blocks until `stop`.
-///
-/// # Errors
-/// When the engine is gone before `stop`.
-pub async fn follow(
-    mut events: Receiver<EngineEvent>,
-    engine: Arc<Engine>,
+/// Tells the mempool of blocks that came and went since it was made.
+#[derive(Debug)]
+pub struct Link {
+    events: Receiver<EngineEvent>,
     mempool: Arc<Mempool>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut returned = Vec::new();
-    loop {
-        let event = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            event = events.recv() => event,
-        };
-        match event {
-            Ok(EngineEvent::NewBlock(block)) => {
-                mempool.on_block(block.state.accounts.keys().copied());
-            }
-            Ok(EngineEvent::Removed(block)) => {
-                returned.extend(block.user_transactions.iter().cloned());
-            }
-            // Ends every write: all that was removed by it is known.
-            Ok(EngineEvent::Heads(_)) => {
-                if !returned.is_empty() {
-                    mempool.on_reorg(std::mem::take(&mut returned));
-                }
-            }
-            Ok(EngineEvent::L1Connected(_) | EngineEvent::L1Disconnected(_)) => {}
-            Err(RecvError::Lagged(_)) => {
-                mempool.on_reorg(std::mem::take(&mut returned));
-            }
-            Err(RecvError::Closed) => {
-                let heads = engine.heads();
-                anyhow::bail!("the engine stopped at block {}", heads.latest.number);
+    /// Transactions of removed blocks, until the write that removed them has ended.
+    returned: Vec<Bytes>,
+}
+
+impl Link {
+    /// The link between this engine and this mempool.
+    pub fn new(engine: &Engine, mempool: Arc<Mempool>) -> Self {
+        Self { events: engine.subscribe(), mempool, returned: Vec::new() }
+    }
+
+    /// Follows the engine until `stop`.
+    ///
+    /// # Errors
+    /// When the engine is gone before `stop`.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                event = self.events.recv() => event,
+            };
+            match event {
+                Ok(event) => self.take(&event),
+                Err(RecvError::Lagged(_)) => self.resync(),
+                Err(RecvError::Closed) => anyhow::bail!("the engine stopped"),
             }
         }
+    }
+
+    /// Tells the mempool of everything that has happened by now.
+    pub fn step(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => self.take(&event),
+                Err(TryRecvError::Lagged(_)) => self.resync(),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, event: &EngineEvent) {
+        match event {
+            EngineEvent::NewBlock(block) => {
+                self.mempool.on_block(block.state.accounts.keys().copied());
+            }
+            EngineEvent::Removed(block) => {
+                self.returned.extend(block.user_transactions.iter().cloned());
+            }
+            // Ends every write: all that was removed by it is known.
+            EngineEvent::Heads(_) if !self.returned.is_empty() => self.resync(),
+            EngineEvent::Heads(_)
+            | EngineEvent::L1Connected(_)
+            | EngineEvent::L1Disconnected(_) => {}
+        }
+    }
+
+    fn resync(&mut self) {
+        self.mempool.on_reorg(std::mem::take(&mut self.returned));
     }
 }

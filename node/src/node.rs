@@ -3,6 +3,7 @@
 use crate::{
     batcher::Batcher,
     challenger::{Challenger, ChallengerOptions, Reporter},
+    clock::Clock,
     engine::{Engine, EngineOptions, open_store},
     follow, keys,
     l1::{self, Bitcoin, MemoryRecords, Records},
@@ -179,8 +180,8 @@ impl Node {
                 Some(Arc::new(mempool_link::StoreJournal::new(store.clone()))),
             ));
             pool.restore()?;
-            let events = engine.subscribe();
-            tasks.spawn(mempool_link::follow(events, engine.clone(), pool.clone(), stop.clone()));
+            let link = mempool_link::Link::new(&engine, pool.clone());
+            tasks.spawn(link.run(stop.clone()));
             mempool = Some(pool);
         }
         {
@@ -240,7 +241,13 @@ impl Node {
                 poster.run(halt).await;
                 Ok(())
             });
-            let maker = Arc::new(Sequencer::new(params, policy, engine.clone(), pool.clone()));
+            let maker = Arc::new(Sequencer::new(
+                params,
+                policy,
+                engine.clone(),
+                pool.clone(),
+                Clock::system(),
+            ));
             tasks.spawn(maker.run(stop.clone()));
         }
         if let (Some(interval), Some(keys), Some(wallet)) = (proposer, &operator, &wallet) {

@@ -7,6 +7,7 @@
 
 use crate::{
     batcher::late,
+    clock::Clock,
     engine::{Engine, EngineError},
     mempool::Mempool,
 };
@@ -14,10 +15,7 @@ use alloy_primitives::{Bytes, keccak256};
 use kedge_bridge::derive::{L2Cursor, time_bounds};
 use kedge_genesis::Params;
 use kedge_vm::{Payload, SkipReason};
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Pause between empty blocks that are made while transactions wait for a lower base fee.
@@ -31,12 +29,13 @@ pub struct SequencerConfig {
 }
 
 /// The sequencer over one engine and one mempool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sequencer {
     params: &'static Params,
     config: SequencerConfig,
     engine: Arc<Engine>,
     mempool: Arc<Mempool>,
+    clock: Clock,
 }
 
 /// What became of one attempt.
@@ -51,14 +50,15 @@ enum Made {
 }
 
 impl Sequencer {
-    /// A sequencer.
+    /// A sequencer whose blocks have the time of `clock`.
     pub const fn new(
         params: &'static Params,
         config: SequencerConfig,
         engine: Arc<Engine>,
         mempool: Arc<Mempool>,
+        clock: Clock,
     ) -> Self {
-        Self { params, config, engine, mempool }
+        Self { params, config, engine, mempool, clock }
     }
 
     /// Makes blocks until `stop`.
@@ -71,10 +71,7 @@ impl Sequencer {
         while !stop.is_cancelled() {
             heads.mark_unchanged();
             arrivals.mark_unchanged();
-            let this = self.clone();
-            // Execution is work for a processor, not for the event loop.
-            let made = tokio::task::spawn_blocking(move || this.make_block()).await??;
-            let pause = match made {
+            let pause = match self.make().await? {
                 Made::Block => continue,
                 Made::Nothing => None,
                 Made::AfterPause => Some(BASE_FEE_PAUSE),
@@ -87,6 +84,21 @@ impl Sequencer {
             }
         }
         Ok(())
+    }
+
+    /// Makes every block that can be made now.
+    ///
+    /// # Errors
+    /// When this machine fails.
+    pub async fn step(&self) -> anyhow::Result<()> {
+        while self.make().await? == Made::Block {}
+        Ok(())
+    }
+
+    async fn make(&self) -> anyhow::Result<Made> {
+        let this = self.clone();
+        // Execution is work for a processor, not for the event loop.
+        Ok(tokio::task::spawn_blocking(move || this.make_block()).await??)
     }
 
     fn make_block(&self) -> Result<Made, EngineError> {
@@ -119,7 +131,7 @@ impl Sequencer {
             if !waits {
                 return Ok(Made::Nothing);
             }
-            if now() <= cursor.timestamp {
+            if self.clock.now() <= cursor.timestamp {
                 return Ok(Made::AfterPause);
             }
         }
@@ -215,7 +227,7 @@ impl Sequencer {
         let (lower, upper) = time_bounds(self.params, cursor, epoch, false);
         let (strict, _) = time_bounds(self.params, cursor, epoch, true);
         let lower = if transactions.is_empty() { strict } else { lower };
-        Some(now().clamp(lower, upper.max(lower)))
+        Some(self.clock.now().clamp(lower, upper.max(lower)))
     }
 }
 
@@ -224,10 +236,6 @@ async fn wait(pause: Option<Duration>) {
         Some(pause) => tokio::time::sleep(pause).await,
         None => std::future::pending().await,
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 #[cfg(test)]
@@ -250,7 +258,8 @@ mod tests {
         let config = MempoolConfig::new(engine.evm());
         let mempool = Mempool::new(config, Arc::new(HeadState::new(engine.clone())), None);
         let policy = SequencerConfig { origin_depth: 0 };
-        let sequencer = Sequencer::new(world.params, policy, engine, Arc::new(mempool));
+        let sequencer =
+            Sequencer::new(world.params, policy, engine, Arc::new(mempool), Clock::system());
         (world, Arc::new(sequencer))
     }
 
@@ -271,6 +280,23 @@ mod tests {
             sequencer.make_block().unwrap();
         }
         assert_eq!(world.balance(Address::repeat_byte(0xb0)), U256::from(fit));
+    }
+
+    #[tokio::test]
+    async fn a_step_begins_every_epoch_that_can_begin_at_the_time_of_the_clock() {
+        let (mut world, sequencer) = world();
+        for _ in 0..3 {
+            world.mine(vec![]);
+        }
+        let time = u64::from(world.params.l1_start_time) + 3_000;
+        let sequencer =
+            Sequencer { clock: Clock::new(move || time), ..Sequencer::clone(&sequencer) };
+        sequencer.step().await.unwrap();
+        let heads = world.engine.heads();
+        assert_eq!(heads.latest.origin, heads.l1_tip);
+        let header = world.store().header(heads.latest.number).unwrap().unwrap();
+        // Two empty blocks before it, each a second later than its parent.
+        assert_eq!(header.timestamp, time + 2);
     }
 
     #[tokio::test(flavor = "multi_thread")]

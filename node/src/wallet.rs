@@ -4,9 +4,11 @@
 mod sign;
 mod sync;
 
+use crate::clock::Clock;
 use crate::l1::records::RecordWrite;
 use crate::l1::{Bitcoin, Broadcast, L1Error, MemoryRecords, RecordTable, Records, rust_network};
 use bdk_wallet::chain::{ChainPosition, Merge};
+use bdk_wallet::coin_selection::{BranchAndBoundCoinSelection, LargestFirstCoinSelection};
 use bdk_wallet::error::{BuildFeeBumpError, CreateTxError};
 use bdk_wallet::{ChangeSet, KeychainKind, TxOrdering};
 use bitcoin::bip32::Xpriv;
@@ -15,7 +17,6 @@ use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut,
 use kedge_genesis::{BitcoinNetwork, L1Height, L1Ref};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why the wallet cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +159,11 @@ struct Inner {
     next: u64,
     /// The last time given to an unconfirmed transaction: the latest of rivals is the valid one.
     seen: u64,
+    clock: Clock,
 }
+
+/// Virtual bytes of a Taproot output, which a choice of coins that needs no change saves.
+const CHANGE_VSIZE: u64 = 43;
 
 impl Wallet {
     /// Opens the wallet `name` of these records, or creates it. A new one looks at blocks from
@@ -226,11 +231,18 @@ impl Wallet {
             name: name.into(),
             birthday,
             records,
-            inner: Mutex::new(Inner { bdk, next, seen }),
+            inner: Mutex::new(Inner { bdk, next, seen, clock: Clock::system() }),
             syncing: tokio::sync::Mutex::new(()),
         };
         wallet.persist(&mut wallet.inner.lock(), Vec::new())?;
         Ok(wallet)
+    }
+
+    /// The same wallet with another clock, which says when it first saw its transactions.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        self.inner.lock().clock = clock;
+        self
     }
 
     /// Writes what changed, together with other records.
@@ -376,7 +388,7 @@ impl Wallet {
     /// When the storage fails.
     pub fn forget(&self, txid: Txid) -> Result<(), WalletError> {
         let mut inner = self.inner.lock();
-        let at = inner.seen.max(now());
+        let at = inner.seen.max(inner.clock.now());
         inner.seen = at;
         let descendants: Vec<Txid> =
             inner.bdk.tx_graph().walk_descendants(txid, |_, txid| Some(txid)).collect();
@@ -440,7 +452,9 @@ impl Inner {
         conflict: &[OutPoint],
         confirmed_only: bool,
     ) -> Result<bitcoin::Psbt, CreateTxError> {
-        let mut builder = self.bdk.build_tx();
+        // Nothing random: the same wallet makes the same transaction.
+        let choice = BranchAndBoundCoinSelection::new(CHANGE_VSIZE, LargestFirstCoinSelection);
+        let mut builder = self.bdk.build_tx().coin_selection(choice);
         builder.ordering(TxOrdering::Untouched).fee_rate(rate);
         for output in outputs {
             builder.add_recipient(output.script_pubkey.clone(), output.value);
@@ -469,7 +483,7 @@ impl Inner {
     }
 
     fn insert(&mut self, tx: Transaction) {
-        self.seen = now().max(self.seen + 1);
+        self.seen = self.clock.now().max(self.seen + 1);
         self.bdk.apply_unconfirmed_txs([(tx, self.seen)]);
     }
 }
@@ -482,8 +496,4 @@ fn record_key(name: &str, number: u64) -> Vec<u8> {
 
 fn encode(change: &ChangeSet) -> Vec<u8> {
     serde_json::to_vec(change).expect("a changeset has string keys only")
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

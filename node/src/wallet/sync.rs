@@ -135,6 +135,8 @@ impl Inner {
             .filter(|tx| matches!(tx.chain_position, ChainPosition::Unconfirmed { .. }))
             .map(|tx| tx.tx_node.tx.as_ref().clone())
             .collect();
+        // BDK's order is that of a hash map.
+        waiting.sort_by_cached_key(Transaction::compute_txid);
         let mut ordered = Vec::new();
         let mut left: BTreeSet<_> = waiting.iter().map(Transaction::compute_txid).collect();
         while !waiting.is_empty() {

@@ -13,6 +13,7 @@ use kedge::{
 on_all! {
     a_payment_goes_through_mempool_and_block
     a_wallet_follows_a_reorg
+    what_a_payment_spends_is_not_left_to_chance
 }
 
 pub(crate) async fn a_payment_goes_through_mempool_and_block(chain: Chain) -> Result {
@@ -50,6 +51,20 @@ pub(crate) async fn a_payment_goes_through_mempool_and_block(chain: Chain) -> Re
 
     let poor = wallet.pay(&[output(200_000_000_000)], vb(1));
     assert!(matches!(poor, Err(WalletError::Funds { .. })));
+    Ok(())
+}
+
+async fn what_a_payment_spends_is_not_left_to_chance(chain: Chain) -> Result {
+    let (records, _) = chain.wallet(12).await?;
+    let mut payments = Vec::new();
+    for _ in 0..4 {
+        // Opened from the same records again: the one before has not broadcast anything.
+        let wallet = open_wallet(&records)?;
+        let tx = wallet.pay(&[output(70_000)], vb(3))?;
+        wallet.forget(tx.compute_txid())?;
+        payments.push(tx.input);
+    }
+    assert!(payments.windows(2).all(|pair| pair[0] == pair[1]), "{payments:?}");
     Ok(())
 }
 
