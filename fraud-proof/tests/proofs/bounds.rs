@@ -24,6 +24,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a verifier may take.
 const MOST: usize = 256 << 20;
@@ -31,8 +32,8 @@ const ID: B256 = B256::repeat_byte(0xa5);
 
 /// The main network's rules with keys that tests have.
 fn params() -> Params {
-    let Params { network, keys, l1_start, .. } = *Network::Dev.params();
-    Params { network, keys, l1_start, ..*Network::Mainnet.params() }
+    let Params { network, chain_id, keys, l1_start, .. } = *Network::Dev.params();
+    Params { network, chain_id, keys, l1_start, ..*Network::Mainnet.params() }
 }
 
 /// Bitcoin blocks as a disk has them: each is parsed when it is asked for.
@@ -82,11 +83,12 @@ impl Scene {
 
     /// The verdict on these bytes, and the memory that it took with the bytes themselves.
     fn judge(&self, bytes: &[u8]) -> (Verdict, usize) {
+        let start = Instant::now();
         let ((verdict, _), most) = measure(|| {
             let bytes = bytes.to_vec();
             (verify(&self.params, &self.disk, &self.view(), &bytes).unwrap(), bytes)
         });
-        println!("{} MiB: {verdict:?}", most >> 20);
+        println!("{} MiB, {:?}: {verdict:?}", most >> 20, start.elapsed());
         assert!(most < MOST, "{} MiB: {verdict:?}", most >> 20);
         (verdict, most)
     }
@@ -220,6 +222,9 @@ fn a_block_full_of_batches_that_inflate_to_more_than_is_left() {
     labels.dedup();
     assert_eq!((derived.batches.len(), labels), (100, vec!["batch_block", "batch_budget"]));
     scene.proves();
+    // With as many nodes as a proof can hold at hand.
+    let (verdict, _) = scene.judge(&filled(&scene.proof, 131_000, 0, 0).encode());
+    assert_eq!(verdict, Verdict::Malformed { reason: Malformed::Excess });
 }
 
 /// A message of one forced transaction with as many bytes as its gas allows.

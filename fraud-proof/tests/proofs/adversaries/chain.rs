@@ -105,8 +105,8 @@ fn batch_of_invalid_transactions_only() {
 /// judged as these are.
 #[test]
 fn million_empty_blocks() {
-    let Params { network, keys, l1_start, .. } = *Network::Dev.params();
-    let params = Params { network, keys, l1_start, ..*Network::Mainnet.params() };
+    let Params { network, chain_id, keys, l1_start, .. } = *Network::Dev.params();
+    let params = Params { network, chain_id, keys, l1_start, ..*Network::Mainnet.params() };
     let mut world = rich_world(params, &account(1));
     let most = params.max_batch_blocks;
     let first = world.state.cursor.number.0;
