@@ -247,6 +247,7 @@ mod tests {
         mempool_link::HeadState,
     };
     use alloy_primitives::{Address, U256};
+    use kedge_store::L2Rows as _;
 
     /// A world in which [`account`] has bitcoin, and its sequencer.
     fn world() -> (World, Arc<Sequencer>) {
