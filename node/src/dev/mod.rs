@@ -42,8 +42,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Blocks mined at first to the operator's wallet: its coins for fees and bonds.
 const OPERATOR_BLOCKS: u32 = 4;
+/// Blocks mined then to the challenger's wallet.
+const CHALLENGER_BLOCKS: u32 = 1;
 /// Blocks mined then to the dev wallet: a coinbase can be spent 100 blocks later.
-const WALLET_BLOCKS: u32 = 108;
+const WALLET_BLOCKS: u32 = 107;
 /// What each account gets at the start.
 pub const FUNDS: Sats = Sats(1_000_000_000);
 /// How long mining waits for the rollup to react to the last block.
@@ -103,23 +105,24 @@ impl Dev {
         let operator = OperatorKeys::from_secret(params, &secret(Role::Operator)?);
         let wallet_keys =
             WalletKeys::from_seed(params.bitcoin, &secret(Role::Wallet)?.secret_bytes());
+        let challenger = OperatorKeys::from_secret(params, &secret(Role::Challenger)?);
         let chain = open_bitcoin(&options.datadir.join("bitcoin")).await?;
         if chain.tip().0 == L1Height(0) {
-            let (first, second) = (
-                operator.wallet.first_address(params.bitcoin)?,
-                wallet_keys.first_address(params.bitcoin)?,
-            );
-            let chain = chain.clone();
-            tokio::task::spawn_blocking(move || {
-                chain.mine(OPERATOR_BLOCKS, &first.script_pubkey())?;
-                chain.mine(WALLET_BLOCKS, &second.script_pubkey())
-            })
-            .await??;
+            let shares = [
+                (OPERATOR_BLOCKS, &operator.wallet),
+                (CHALLENGER_BLOCKS, &challenger.wallet),
+                (WALLET_BLOCKS, &wallet_keys),
+            ];
+            for (blocks, keys) in shares {
+                let script = keys.first_address(params.bitcoin)?.script_pubkey();
+                let chain = chain.clone();
+                tokio::task::spawn_blocking(move || chain.mine(blocks, &script)).await??;
+            }
         }
 
         let (heard, from_challenger) = mpsc::unbounded_channel();
         let challenger = ChallengerConfig {
-            keys: Some(OperatorKeys::from_secret(params, &secret(Role::Challenger)?)),
+            keys: Some(challenger),
             options: ChallengerOptions::default(),
             report: Reporter::default().with_listener(heard),
         };
