@@ -131,7 +131,9 @@ fn state(one: &AssertionStatus) -> String {
             None if !one.agrees => parts.push("continues a WRONG one".to_owned()),
             None => {}
         }
-        let time = one.seconds_left.map(|seconds| format!(" ({})", about(seconds)));
+        // Where blocks are made on demand there is no time to tell.
+        let time = one.seconds_left.filter(|seconds| *seconds > 0);
+        let time = time.map(|seconds| format!(" ({})", about(seconds)));
         parts.push(format!("{left} blocks{} left", time.unwrap_or_default()));
     }
     let bond = show_btc(Sats(one.bond_sats));

@@ -24,7 +24,7 @@ use std::{
 };
 
 /// Latest intervals between Bitcoin blocks that the time to a deadline is estimated from.
-const INTERVALS: u32 = 24;
+const INTERVALS: u32 = 12;
 /// With fewer the estimate is what Bitcoin aims at.
 const LEAST_INTERVALS: usize = 6;
 /// Seconds between blocks that Bitcoin aims at.
