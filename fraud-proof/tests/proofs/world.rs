@@ -167,7 +167,7 @@ pub(crate) struct World {
     pub(crate) state: DeriveState,
     pub(crate) derive_states: BTreeMap<u32, DeriveState>,
     /// The L2 state after each L1 block.
-    states: BTreeMap<u32, MemoryDb>,
+    pub(crate) states: BTreeMap<u32, MemoryDb>,
     /// What the meter said of the L2 blocks of each L1 block.
     pub(crate) applied: BTreeMap<u32, Vec<Applied>>,
     /// The hashes of all L2 blocks.

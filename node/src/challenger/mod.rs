@@ -47,13 +47,19 @@ use kedge_store::L1Rows as _;
 use prove::Built;
 use record::{Book, Record, Verdict, reference, tell_progress};
 use report::Gauges;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Between looks when no block comes: Bitcoin may be out of reach, or have lost what was broadcast.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Blocks that this node or its Bitcoin node may lag behind before that is an alert.
+/// Blocks that this node or its Bitcoin node may lag behind, and for how long they may lag further before that
+/// is an alert: many blocks at once are worked off in a moment.
 const MAX_LAG: u32 = 6;
+const LAG_PATIENCE: Duration = Duration::from_secs(60);
 /// The largest reveal, virtual bytes: what a proof of one envelope costs at most.
 const LARGEST_REVEAL: u64 = 100_000;
 
@@ -88,6 +94,20 @@ struct State {
     failed: BTreeMap<B256, (L1Ref, Alert)>,
     /// Alerts that were told and are not over.
     alerts: Alerts,
+    /// Since when more blocks are not processed than may be.
+    behind: Lasting,
+}
+
+/// Since when something holds without a pause.
+#[derive(Debug, Default)]
+struct Lasting(Option<Instant>);
+
+impl Lasting {
+    /// Notes whether it holds now. Whether it has held for `patience`.
+    fn note(&mut self, holds: bool, now: Instant, patience: Duration) -> bool {
+        self.0 = if holds { self.0.or(Some(now)) } else { None };
+        self.0.is_some_and(|since| now.duration_since(since) >= patience)
+    }
 }
 
 /// Alerts by kind and assertion.
@@ -143,7 +163,12 @@ impl Challenger {
         report: Reporter,
     ) -> anyhow::Result<Self> {
         let book = record::load(&**publisher.records())?;
-        let state = State { book, failed: BTreeMap::new(), alerts: Alerts::new() };
+        let state = State {
+            book,
+            failed: BTreeMap::new(),
+            alerts: Alerts::new(),
+            behind: Lasting::default(),
+        };
         let state = tokio::sync::Mutex::new(state);
         Ok(Self { params, engine, bitcoin, publisher, wallet, key, options, report, state })
     }
@@ -229,7 +254,8 @@ impl Challenger {
         .await??;
         let best = info.headers.max(info.height);
         let lag = best.0.saturating_sub(tip.height.0);
-        if lag > MAX_LAG.min(self.params.challenge_window / 2) {
+        let lags = lag > MAX_LAG.min(self.params.challenge_window / 2);
+        if state.behind.note(lags, Instant::now(), LAG_PATIENCE) {
             round.alert(Alert::Behind { processed: tip.height.0, best: best.0 });
         }
         let balance = self.wallet.balance();

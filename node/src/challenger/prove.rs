@@ -40,10 +40,8 @@ impl Built {
 pub(super) fn prove(params: &Params, engine: &Engine, assertion: B256) -> Result<Built, Alert> {
     let begun = Instant::now();
     let failed = |reason: String| Alert::BuildFailed { assertion, reason };
-    let proof = engine.build_proof(assertion).map_err(|error| failed(error.to_string()))?;
-    let proof = proof.ok_or_else(|| {
-        failed("what it continues is not as this node derived it, or it is gone".into())
-    })?;
+    let proof = engine.prove(assertion, None).map_err(|error| failed(error.to_string()))?;
+    let proof = proof.map_err(|reason| failed(reason.to_string()))?;
     let bytes = proof.encode();
     let too_large = Alert::ProofTooLarge { assertion, bytes: bytes.len() };
     let tracker = engine.tracker().map_err(|error| failed(error.to_string()))?;

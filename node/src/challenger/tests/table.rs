@@ -1,6 +1,7 @@
 //! What is decided in which situation.
 
 use super::super::{
+    Lasting,
     decide::{Action, View, decide, short_of_funds},
     event::{Abandonment, Alert},
     record::{Book, Paid, Progress, Record, Reward, Told, Verdict, reference, tell_progress},
@@ -12,6 +13,7 @@ use bitcoin::{Amount, OutPoint, Txid, hashes::Hash as _};
 use kedge_bridge::derive::ChunkRef;
 use kedge_fraud_proof::{AssertionNode, AssertionStatus, FraudKind, Rejection};
 use kedge_genesis::{L1Height, L1Ref, Sats};
+use std::time::{Duration, Instant};
 
 const OWN: B256 = B256::repeat_byte(0xaa);
 const OTHER: B256 = B256::repeat_byte(0xbb);
@@ -365,6 +367,26 @@ fn money_is_short_when_the_wallet_has_too_little_or_what_is_under_way_says_so() 
         let address = "here".to_owned();
         let alert = Alert::NoFunds { available: available.to_sat(), needed: 1_000, address };
         assert_eq!(found, expected.then_some(alert), "{publications:?} {available}");
+    }
+}
+
+#[test]
+fn being_behind_counts_when_it_lasts() {
+    let (begun, patience) = (Instant::now(), Duration::from_secs(60));
+    let mut behind = Lasting::default();
+    for (second, lags, expected) in [
+        (0, true, false),
+        (59, true, false),
+        (60, true, true),
+        (70, true, true),
+        // Caught up: it begins anew.
+        (71, false, false),
+        (72, true, false),
+        (131, true, false),
+        (132, true, true),
+    ] {
+        let now = begun + Duration::from_secs(second);
+        assert_eq!(behind.note(lags, now, patience), expected, "at {second} s");
     }
 }
 
