@@ -1,14 +1,27 @@
 //! Bitcoin Core in regtest mode.
 
 use crate::{
+    l1::TestBitcoin,
     process::{Process, free_port, read, run},
     rpc::Rpc,
     wallet::Wallet,
 };
 use anyhow::{Context, Result, bail};
-use bitcoin::{Address, Block, BlockHash, consensus::encode::deserialize_hex};
+use async_trait::async_trait;
+use bitcoin::{
+    Address, Block, BlockHash, Network, Script, Transaction,
+    consensus::encode::{deserialize_hex, serialize_hex},
+};
+use kedge::l1::{Auth, Bitcoin, RpcClient};
 use serde_json::{Value, json};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -128,6 +141,88 @@ impl Bitcoind {
         self.mine(100, &wallet.address()).await?;
         Ok(wallet)
     }
+}
+
+/// Bitcoin Core under a test's control: blocks come when they are asked for, and its clock moves with them, so
+/// that no two blocks are equal.
+pub struct CoreBitcoin {
+    bitcoind: Bitcoind,
+    client: Arc<RpcClient>,
+    /// Seconds that its clock is past the genesis block's time.
+    clock: AtomicU32,
+}
+
+impl std::fmt::Debug for CoreBitcoin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoreBitcoin").field("bitcoind", &self.bitcoind).finish_non_exhaustive()
+    }
+}
+
+/// Time of regtest's genesis block, Unix seconds.
+const GENESIS_TIME: u32 = 1_296_688_602;
+/// Seconds from block to block.
+const BLOCK_INTERVAL: u32 = 600;
+
+impl CoreBitcoin {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start() -> Result<Self> {
+        let bitcoind = Bitcoind::start().await?;
+        let client = RpcClient::new(&bitcoind.url(), Auth::Cookie(bitcoind.cookie()))?;
+        Ok(Self { bitcoind, client: Arc::new(client), clock: AtomicU32::new(0) })
+    }
+
+    /// Mines many blocks at once.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn mine_many(&self, to: &Script, blocks: u32) -> Result<()> {
+        self.tick(blocks).await?;
+        self.bitcoind.mine(blocks, &address(to)?).await.map(drop)
+    }
+
+    /// Moves the clock on by so many blocks.
+    async fn tick(&self, blocks: u32) -> Result<()> {
+        let by = blocks * BLOCK_INTERVAL;
+        let now = GENESIS_TIME + self.clock.fetch_add(by, Ordering::Relaxed) + by;
+        self.bitcoind.rpc().call("setmocktime", json!([now])).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl TestBitcoin for CoreBitcoin {
+    fn client(&self) -> Arc<dyn Bitcoin> {
+        self.client.clone()
+    }
+
+    async fn mine(&self, to: &Script) -> Result<BlockHash> {
+        self.tick(1).await?;
+        let hashes = self.bitcoind.mine(1, &address(to)?).await?;
+        hashes.first().copied().context("no block was mined")
+    }
+
+    async fn mine_exactly(&self, to: &Script, txs: &[Transaction]) -> Result<BlockHash> {
+        self.tick(1).await?;
+        let txs: Vec<String> = txs.iter().map(serialize_hex).collect();
+        let params = json!([address(to)?.to_string(), txs]);
+        let made = self.bitcoind.rpc().call("generateblock", params).await?;
+        Ok(made["hash"].as_str().context("generateblock names no hash")?.parse()?)
+    }
+
+    async fn take_back(&self, depth: u32) -> Result<()> {
+        let Some(above) = depth.checked_sub(1) else { return Ok(()) };
+        let info = self.client.chain_info().await?;
+        let height = info.height.0.checked_sub(above).context("the chain has fewer blocks")?;
+        let hash = self.client.block_hash(kedge_genesis::L1Height(height)).await?;
+        let hash = hash.context("the block is in the chain")?;
+        self.bitcoind.rpc().call("invalidateblock", json!([hash])).await.map(drop)
+    }
+}
+
+fn address(script: &Script) -> Result<Address> {
+    Ok(Address::from_script(script, Network::Regtest)?)
 }
 
 /// A background miner.

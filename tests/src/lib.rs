@@ -3,6 +3,7 @@
 //! Nothing here waits by sleeping: a process is ready when it says so or when its RPC answers, and every other
 //! wait is [`until`] on a condition, with a deadline.
 
+pub mod adversary;
 pub mod bitcoind;
 pub mod chain;
 pub mod kedge;

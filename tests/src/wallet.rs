@@ -6,7 +6,7 @@ use bitcoin::{
     ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
     absolute::LockTime,
     key::Secp256k1,
-    secp256k1::{All, Message, rand::thread_rng},
+    secp256k1::{All, Message, SecretKey, rand::thread_rng},
     sighash::{EcdsaSighashType, SighashCache},
     transaction::Version,
 };
@@ -30,8 +30,20 @@ impl Default for Wallet {
 impl Wallet {
     /// A wallet with a new key and no coins.
     pub fn new() -> Self {
+        let (secret, _) = Secp256k1::new().generate_keypair(&mut thread_rng());
+        Self::of(secret)
+    }
+
+    /// The wallet of a secret key, with no coins.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_secret(secret: &[u8; 32]) -> Result<Self> {
+        Ok(Self::of(SecretKey::from_slice(secret)?))
+    }
+
+    fn of(secret: SecretKey) -> Self {
         let secp = Secp256k1::new();
-        let (secret, _) = secp.generate_keypair(&mut thread_rng());
         let key = PrivateKey::new(secret, Network::Regtest);
         let public = CompressedPublicKey::from_private_key(&secp, &key)
             .expect("a new private key is for a compressed public key");
@@ -54,38 +66,47 @@ impl Wallet {
         self.coins.extend(owned);
     }
 
-    /// A signed transaction from the oldest coin to these outputs, in this order, with the change last.
+    /// A signed transaction from the oldest coins to these outputs, in this order, with the change last.
     /// The change can be spent by the next one.
     ///
     /// # Errors
-    /// When no coin is left or when the next one is too small.
+    /// When the coins do not suffice.
     pub fn pay(&mut self, mut outputs: Vec<TxOut>, fee: Amount) -> Result<Transaction> {
-        let (outpoint, coin) = self.coins.pop_front().context("no coins left")?;
-        let paid: Amount = outputs.iter().map(|output| output.value).sum();
-        let change = coin.value.checked_sub(paid + fee).context("the coin is too small")?;
+        let needed = outputs.iter().map(|output| output.value).sum::<Amount>() + fee;
+        let mut spent: Vec<(OutPoint, TxOut)> = Vec::new();
+        let change = loop {
+            let held: Amount = spent.iter().map(|(_, coin)| coin.value).sum();
+            match held.checked_sub(needed) {
+                Some(change) if !spent.is_empty() => break change,
+                _ => spent.push(self.coins.pop_front().context("too few coins left")?),
+            }
+        };
         outputs.push(TxOut { value: change, script_pubkey: self.script() });
+        let input = spent
+            .iter()
+            .map(|(outpoint, _)| TxIn {
+                previous_output: *outpoint,
+                sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+                ..TxIn::default()
+            })
+            .collect();
         let mut tx = Transaction {
             version: Version::TWO,
             lock_time: LockTime::ZERO,
-            input: vec![TxIn {
-                previous_output: outpoint,
-                sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
-                ..TxIn::default()
-            }],
+            input,
             output: outputs,
         };
         let kind = EcdsaSighashType::All;
-        let hash = SighashCache::new(&tx).p2wpkh_signature_hash(
-            0,
-            &coin.script_pubkey,
-            coin.value,
-            kind,
-        )?;
-        let signature = bitcoin::ecdsa::Signature {
-            signature: self.secp.sign_ecdsa(&Message::from(hash), &self.key.inner),
-            sighash_type: kind,
-        };
-        tx.input[0].witness = Witness::p2wpkh(&signature, &self.public.0);
+        let mut cache = SighashCache::new(&mut tx);
+        for (index, (_, coin)) in spent.iter().enumerate() {
+            let hash = cache.p2wpkh_signature_hash(index, &coin.script_pubkey, coin.value, kind)?;
+            let signature = bitcoin::ecdsa::Signature {
+                signature: self.secp.sign_ecdsa(&Message::from(hash), &self.key.inner),
+                sighash_type: kind,
+            };
+            *cache.witness_mut(index).context("the input is there")? =
+                Witness::p2wpkh(&signature, &self.public.0);
+        }
         let owned: Vec<_> = self.owned(&tx).collect();
         self.coins.extend(owned);
         Ok(tx)
