@@ -1,6 +1,7 @@
-# `make dev` starts a whole rollup on this machine, `make test` proves that it works.
+# `make dev` starts a whole rollup on this machine, `make test` proves that it works, `make sim` looks for
+# what breaks it.
 SHELL := /bin/bash
-.PHONY: dev build test bench program ci image
+.PHONY: dev build test sim bench program ci image
 
 # Options of `kedge dev`, for example ARGS="--l1-block-time 0".
 ARGS ?=
@@ -15,6 +16,12 @@ build:
 # TESTS goes to the test runner, for example TESTS="-p kedge-bridge".
 test:
 	@scripts/test $(TESTS)
+
+# Random runs of several parties: make sim SEEDS=10000, or one with its story: make sim SEED=17.
+sim:
+	@scripts/packages
+	@. scripts/env.sh && SEED=$(SEED) SEEDS=$(SEEDS) FIRST=$(FIRST) \
+		cargo run --quiet --locked --release --package kedge-tests --bin sim
 
 # Tables of proof sizes and times, see docs/benchmarks.md.
 bench:

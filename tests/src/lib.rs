@@ -11,6 +11,7 @@ pub mod l1;
 pub mod process;
 pub mod regtest;
 pub mod rpc;
+pub mod sim;
 pub mod sim_bitcoin;
 pub mod tools;
 pub mod wallet;
