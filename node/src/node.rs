@@ -167,6 +167,7 @@ impl Node {
         }
         create_datadir(&datadir)?;
         let store = open_store(folder, params)?;
+        let engine = EngineOptions { journal_removed: sequencer.is_some(), ..engine };
         let engine = Arc::new(Engine::open(store.clone(), params, engine)?);
         l1::check_ready(&*bitcoin, params.bitcoin, engine.heads().l1_tip.height).await?;
         follow::follow_to_tip(&*bitcoin, &engine).await?;

@@ -114,8 +114,11 @@ impl World {
         let params = Network::Regtest.params();
         let datadir = tempfile::tempdir()?;
         let store = open_store(datadir.path(), params)?;
-        let engine =
-            Arc::new(Engine::open(store.clone(), params, EngineOptions { verify_witness: true })?);
+        let engine = Arc::new(Engine::open(
+            store.clone(),
+            params,
+            EngineOptions { verify_witness: true, ..EngineOptions::default() },
+        )?);
         let mempool = Arc::new(Mempool::new(
             MempoolConfig::new(engine.evm()),
             Arc::new(Head(engine.clone())),

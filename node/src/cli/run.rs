@@ -101,7 +101,7 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
         l1_rpc_port: args.l1_rpc_port,
         block_time: (args.l1_block_time > 0).then(|| Duration::from_secs(args.l1_block_time)),
         dishonest_proposer: args.dishonest_proposer,
-        engine: EngineOptions { verify_witness: args.verify_witness },
+        engine: EngineOptions { verify_witness: args.verify_witness, ..EngineOptions::default() },
     };
     let started = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -231,7 +231,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         params,
         datadir: args.datadir,
         bitcoin: connect(&args.l1)?,
-        engine: EngineOptions { verify_witness: args.verify_witness },
+        engine: EngineOptions { verify_witness: args.verify_witness, ..EngineOptions::default() },
         sequencer,
         proposer: args.proposer.then_some(args.assertion_interval),
         challenger,

@@ -46,6 +46,7 @@ impl Engine {
             change: &mut change,
             evm: &self.evm,
             verify: self.options.verify_witness,
+            journal: self.options.journal_removed,
             appended: Vec::new(),
             removed: Vec::new(),
             promoted: 0,
@@ -132,7 +133,10 @@ impl Engine {
             if latest <= last_final || origin.is_none_or(|origin| origin <= tip.height) {
                 break;
             }
-            events.push(EngineEvent::Removed(Arc::new(unwind(&mut change)?)));
+            events.push(EngineEvent::Removed(Arc::new(unwind(
+                &mut change,
+                self.options.journal_removed,
+            )?)));
         }
         tracing::info!(
             height = orphan.height.0, hash = %orphan.hash, unwound = events.len(),

@@ -2,6 +2,7 @@
 
 use super::error::{EngineError, WitnessFailure};
 use super::event::RemovedBlock;
+use alloy_primitives::keccak256;
 use kedge_bridge::derive::L2Cursor;
 use kedge_fraud_proof::{Applied, Executor};
 use kedge_genesis::L2Number;
@@ -43,8 +44,8 @@ pub(super) fn run(
     Ok(block)
 }
 
-/// Takes the latest block back.
-pub(super) fn unwind(change: &mut Change<'_>) -> Result<RemovedBlock, EngineError> {
+/// Takes the latest block back; with `journal`, into the journal of the mempool.
+pub(super) fn unwind(change: &mut Change<'_>, journal: bool) -> Result<RemovedBlock, EngineError> {
     let missing =
         |what: &str| StoreError::Missing { table: Table::L2Meta.name(), key: what.to_owned() };
     let number = change.latest()?.ok_or_else(|| missing("latest"))?;
@@ -65,6 +66,11 @@ pub(super) fn unwind(change: &mut Change<'_>) -> Result<RemovedBlock, EngineErro
             .collect(),
     };
     change.unwind_block()?;
+    if journal {
+        for tx in &removed.user_transactions {
+            change.put(Table::Mempool, keccak256(tx).as_slice(), tx.to_vec())?;
+        }
+    }
     Ok(removed)
 }
 
@@ -74,6 +80,7 @@ pub(super) struct StoreExecutor<'c, 's> {
     pub(super) change: &'c mut Change<'s>,
     pub(super) evm: &'c EvmConfig,
     pub(super) verify: bool,
+    pub(super) journal: bool,
     pub(super) appended: Vec<Arc<ExecutedBlock>>,
     pub(super) removed: Vec<Arc<RemovedBlock>>,
     pub(super) promoted: u64,
@@ -107,7 +114,7 @@ impl Executor for StoreExecutor<'_, '_> {
             return Ok(applied);
         }
         while self.change.latest()?.is_some_and(|latest| latest >= payload.number) {
-            self.removed.push(Arc::new(unwind(self.change)?));
+            self.removed.push(Arc::new(unwind(self.change, self.journal)?));
         }
         let expected = self.change.latest()?.map_or(L2Number(0), L2Number::next);
         if expected != payload.number {

@@ -57,6 +57,9 @@ const EVENTS_KEPT: usize = 4_096;
 pub struct EngineOptions {
     /// Record a witness for every executed block, execute on it, and fail if the result differs.
     pub verify_witness: bool,
+    /// Put the users' transactions of removed blocks into the mempool's journal, in the write that removes
+    /// them: where there is a mempool, what it acknowledged is not lost with the process.
+    pub journal_removed: bool,
 }
 
 /// The one writer of the chain. Shared as `Arc<Engine>`. Calls block the thread for as long as execution

@@ -132,7 +132,10 @@ impl Engine {
         let mut change = self.store.change();
         let mut events = Vec::new();
         while change.latest()?.is_some_and(|latest| latest > number) {
-            events.push(EngineEvent::Removed(Arc::new(unwind(&mut change)?)));
+            events.push(EngineEvent::Removed(Arc::new(unwind(
+                &mut change,
+                self.options.journal_removed,
+            )?)));
         }
         self.commit(&mut live, change, events)
     }

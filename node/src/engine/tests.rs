@@ -47,6 +47,29 @@ fn a_deposit_is_credited_to_the_sat_and_backed() {
 }
 
 #[test]
+fn transactions_of_removed_blocks_are_in_the_mempools_journal_where_there_is_one() {
+    for journal_removed in [false, true] {
+        let mut world = funded();
+        let tx = world.transfer(BOB, 1_000);
+        world.build(vec![tx.clone()]).unwrap();
+        let other = TempDir::new().unwrap();
+        world.engine = open(&other, world.params);
+        let store = open_store(world.dir.path(), world.params).unwrap();
+        let options = EngineOptions { journal_removed, ..EngineOptions::default() };
+        world.engine = Arc::new(Engine::open(store, world.params, options).unwrap());
+        world.orphan();
+        assert_eq!(world.balance(BOB), U256::ZERO);
+        let rows: Vec<_> = dump(world.store(), Domain::Free)
+            .into_iter()
+            .filter(|((table, _), _)| *table == Table::Mempool)
+            .map(|(_, value)| value)
+            .collect();
+        let expected = if journal_removed { vec![tx.to_vec()] } else { vec![] };
+        assert_eq!(rows, expected);
+    }
+}
+
+#[test]
 fn a_vault_output_of_a_coinbase_is_not_spent_before_bitcoin_allows_it() {
     let mut world = funded();
     let mut block = world.block(vec![]);

@@ -26,6 +26,8 @@ pub(super) struct Checks {
     pub(super) deposits: Vec<(Address, u64)>,
     /// Scripts that only payouts pay.
     pub(super) scripts: Vec<ScriptBuf>,
+    /// What became of assertions since somebody asked.
+    pub(super) news: Vec<String>,
 }
 
 impl Checks {
@@ -89,9 +91,14 @@ impl Checks {
             }
             AssertionStatus::Proposed | AssertionStatus::Challenged => {}
         }
-        if let Some(before) = self.assertions.insert(id, node.clone()) {
-            ensure!(before.agrees == node.agrees, "nodes disagree on whether {id} is right");
+        let before = self.assertions.insert(id, node.clone());
+        if before.as_ref().is_none_or(|before| before.status != node.status) {
+            let truth = if node.agrees { "right" } else { "wrong" };
+            let (l1, status) = (node.l1.height, &node.status);
+            self.news.push(format!("the {truth} assertion {id} up to {l1}: {status:?}"));
         }
+        let agreed = before.is_none_or(|before| before.agrees == node.agrees);
+        ensure!(agreed, "nodes disagree on whether {id} is right");
         Ok(())
     }
 

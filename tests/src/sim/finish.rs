@@ -37,7 +37,14 @@ impl World {
                 }
             }
         }
-        ensure!(missing.is_empty(), "not done {longest} blocks after the trouble ended: {missing}");
+        if !missing.is_empty() {
+            for host in &self.hosts {
+                for publication in host.live.as_ref().context("it runs")?.publications().await {
+                    self.story.tell(format!("{} has pending {publication}", host.name));
+                }
+            }
+            bail!("not done {longest} blocks after the trouble ended: {missing}");
+        }
         for index in 0..self.hosts.len() {
             self.act(index, Act::Follow).await?;
         }
@@ -113,9 +120,10 @@ impl World {
             let output = spender.output.first().context("it has an output")?;
             ensure!(
                 output.script_pubkey == reward,
-                "the bond of {} went to {:?} instead of the first committer",
+                "the bond of {} went to {:?} instead of the first committer {}: {row:?}",
                 row.id,
-                output.script_pubkey
+                output.script_pubkey,
+                alloy_primitives::hex::encode(winner)
             );
         }
         let mut queued = BTreeMap::new();

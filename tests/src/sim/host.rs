@@ -6,6 +6,7 @@ use alloy_primitives::keccak256;
 use anyhow::{Context, Result};
 use bitcoin::key::{Keypair, Secp256k1};
 use kedge::batcher::Batcher;
+use kedge::challenger::{Challenger, ChallengerOptions, Reporter};
 use kedge::clock::Clock;
 use kedge::engine::{Engine, EngineOptions, open_store};
 use kedge::follow::follow_to_tip;
@@ -97,6 +98,8 @@ pub(super) struct Live {
     pub(super) engine: Arc<Engine>,
     pub(super) sequencing: Option<Sequencing>,
     proposer: Option<Proposer>,
+    challenger: Option<Challenger>,
+    publishers: Vec<(&'static str, Arc<Publisher>)>,
     pub(super) signer: Option<Arc<Signer>>,
 }
 
@@ -126,11 +129,23 @@ impl Host {
     /// When this machine fails or the store does not open.
     pub(super) fn open(&mut self) -> Result<()> {
         let store = open_store(&self.folder, self.params)?;
-        let engine = Arc::new(Engine::open(store.clone(), self.params, EngineOptions::default())?);
-        let mut live = Live { engine, sequencing: None, proposer: None, signer: None };
+        let options = EngineOptions {
+            journal_removed: self.role == Role::Sequencer,
+            ..EngineOptions::default()
+        };
+        let engine = Arc::new(Engine::open(store.clone(), self.params, options)?);
+        let mut live = Live {
+            engine,
+            sequencing: None,
+            proposer: None,
+            challenger: None,
+            publishers: Vec::new(),
+            signer: None,
+        };
         match self.role {
             Role::Sequencer => self.open_sequencer(&store, &mut live)?,
-            Role::Challenger | Role::Validator => {}
+            Role::Challenger => self.open_challenger(&store, &mut live)?,
+            Role::Validator => {}
             Role::Signer(place) => {
                 let secret = dev_secrets::SIGNERS.get(place).context("there are three signers")?;
                 let key = Keypair::from_seckey_slice(&Secp256k1::new(), secret)?;
@@ -143,25 +158,54 @@ impl Host {
         Ok(())
     }
 
-    fn open_sequencer(&self, store: &Arc<Store>, live: &mut Live) -> Result<()> {
-        let (params, engine) = (self.params, &live.engine);
-        let bitcoin: Arc<dyn Bitcoin> = self.link.clone();
+    fn wallet(&self, store: &Arc<Store>) -> Result<Arc<Wallet>> {
         let records: Arc<dyn Records> = store.clone();
         let keys = wallet_keys(self.name);
-        let wallet = Wallet::open(records.clone(), "operator", &keys, params.bitcoin, BIRTHDAY)?;
-        let wallet = Arc::new(wallet.with_clock(self.clock.clone()));
-        let key = key(self.name);
-        let publisher = |name: &str| -> Result<Arc<Publisher>> {
-            Ok(Arc::new(Publisher::open(
-                name,
-                records.clone(),
-                wallet.clone(),
-                bitcoin.clone(),
-                key,
-                FeePolicy::default(),
-                params.finality_depth,
-            )?))
-        };
+        let wallet = Wallet::open(records, "operator", &keys, self.params.bitcoin, BIRTHDAY)?;
+        Ok(Arc::new(wallet.with_clock(self.clock.clone())))
+    }
+
+    fn publisher(
+        &self,
+        name: &str,
+        store: &Arc<Store>,
+        wallet: &Arc<Wallet>,
+    ) -> Result<Arc<Publisher>> {
+        Ok(Arc::new(Publisher::open(
+            name,
+            store.clone(),
+            wallet.clone(),
+            self.link.clone(),
+            key(self.name),
+            FeePolicy::default(),
+            self.params.finality_depth,
+        )?))
+    }
+
+    fn open_challenger(&self, store: &Arc<Store>, live: &mut Live) -> Result<()> {
+        let wallet = self.wallet(store)?;
+        let publisher = self.publisher("proof", store, &wallet)?;
+        live.publishers.push(("proof", publisher.clone()));
+        live.challenger = Some(Challenger::new(
+            self.params,
+            live.engine.clone(),
+            self.link.clone(),
+            publisher,
+            wallet,
+            key(self.name),
+            ChallengerOptions::default(),
+            Reporter::default(),
+        )?);
+        Ok(())
+    }
+
+    fn open_sequencer(&self, store: &Arc<Store>, live: &mut Live) -> Result<()> {
+        let (params, engine) = (self.params, live.engine.clone());
+        let bitcoin: Arc<dyn Bitcoin> = self.link.clone();
+        let (wallet, key) = (self.wallet(store)?, key(self.name));
+        let batches = self.publisher("batch", store, &wallet)?;
+        let assertions = self.publisher("assertion", store, &wallet)?;
+        live.publishers = vec![("batch", batches.clone()), ("assertion", assertions.clone())];
         let mempool = Arc::new(Mempool::new(
             MempoolConfig::new(engine.evm()),
             Arc::new(HeadState::new(engine.clone())),
@@ -170,7 +214,7 @@ impl Host {
         mempool.restore()?;
         let policy = SequencerConfig { origin_depth: 0 };
         live.sequencing = Some(Sequencing {
-            link: Mutex::new(MempoolLink::new(engine, mempool.clone())),
+            link: Mutex::new(MempoolLink::new(&engine, mempool.clone())),
             sequencer: Sequencer::new(
                 params,
                 policy,
@@ -182,7 +226,7 @@ impl Host {
                 params,
                 engine.clone(),
                 mempool.clone(),
-                publisher("batch")?,
+                batches,
                 sequencer_key(),
                 policy.origin_depth,
             ),
@@ -191,8 +235,8 @@ impl Host {
         live.proposer = Some(Proposer::new(
             params,
             engine.clone(),
-            bitcoin.clone(),
-            publisher("assertion")?,
+            bitcoin,
+            assertions,
             wallet,
             key,
             ASSERTION_INTERVAL,
@@ -202,6 +246,17 @@ impl Host {
 }
 
 impl Live {
+    /// What is on its way to Bitcoin and not final.
+    pub(super) async fn publications(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for (name, publisher) in &self.publishers {
+            for status in publisher.pending().await {
+                all.push(format!("{name}: {status:?}"));
+            }
+        }
+        all
+    }
+
     /// Does one thing to its end.
     ///
     /// # Errors
@@ -225,7 +280,9 @@ impl Live {
             Act::Propose => {
                 self.proposer.as_ref().context("it is no proposer")?.step().await?;
             }
-            Act::Challenge => {}
+            Act::Challenge => {
+                self.challenger.as_ref().context("it is no challenger")?.step().await?;
+            }
             Act::Sign => {
                 self.signer.as_ref().context("it is no signer")?.step(peers).await?;
             }

@@ -3,8 +3,9 @@
 
 use super::host::{key, sequencer_key};
 use super::purse::Purse;
+use super::users::User;
 use crate::sim_bitcoin::SimBitcoin;
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{Address, B256};
 use anyhow::{Context, Result};
 use bitcoin::{OutPoint, TxOut, Txid};
 use kedge::clock::Clock;
@@ -356,10 +357,11 @@ impl Liars {
                 ("a batch of the past", Some(Batch { first, last_origin, blocks }))
             }
             3 => {
-                let blocks =
-                    vec![block(cursor.timestamp + 1, false, vec![Bytes::from(vec![2, 0xc0])])];
+                // Nobody has given him anything.
+                let pays = User::new(rng.next_u64())?.transfer(self.params, Address::ZERO, 1)?;
+                let blocks = vec![block(cursor.timestamp + 1, false, vec![pays])];
                 let first = cursor.number.next();
-                ("a batch of no transactions", Some(Batch { first, last_origin, blocks }))
+                ("a batch of what cannot be executed", Some(Batch { first, last_origin, blocks }))
             }
             4 => {
                 // Valid where it stands, and not what the sequencer has made.

@@ -234,7 +234,11 @@ impl World {
         let host = &self.hosts[index];
         let at_tip =
             host.live.as_ref().is_some_and(|live| live.engine.heads().l1_tip == self.bitcoin.tip());
-        self.checks.host(host, &self.ledger, at_tip).with_context(|| format!("at {}", host.name))
+        let checked = self.checks.host(host, &self.ledger, at_tip);
+        for news in self.checks.news.drain(..) {
+            self.story.tell(format!("{}: {news}", host.name));
+        }
+        checked.with_context(|| format!("at {}", host.name))
     }
 
     /// Starts the process of a party again.

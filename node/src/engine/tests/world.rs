@@ -62,7 +62,14 @@ pub(crate) fn account() -> PrivateKeySigner {
 /// Opens an engine that checks every block on a witness too.
 pub(crate) fn open(dir: &TempDir, params: &'static Params) -> Arc<Engine> {
     let store = open_store(dir.path(), params).unwrap();
-    Arc::new(Engine::open(store, params, EngineOptions { verify_witness: true }).unwrap())
+    Arc::new(
+        Engine::open(
+            store,
+            params,
+            EngineOptions { verify_witness: true, ..EngineOptions::default() },
+        )
+        .unwrap(),
+    )
 }
 
 /// Every row of every table of `domain`.
