@@ -91,7 +91,12 @@ impl Checks {
             }
             AssertionStatus::Proposed | AssertionStatus::Challenged => {}
         }
-        let before = self.assertions.insert(id, node.clone());
+        let mut kept = node.clone();
+        if let Some(before) = self.assertions.get(&id) {
+            // A node drops the claims of what is decided.
+            kept.claims.clone_from(&before.claims);
+        }
+        let before = self.assertions.insert(id, kept);
         if before.as_ref().is_none_or(|before| before.status != node.status) {
             let truth = if node.agrees { "right" } else { "wrong" };
             let (l1, status) = (node.l1.height, &node.status);

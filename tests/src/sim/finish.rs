@@ -12,7 +12,7 @@ use kedge::engine::Engine;
 use kedge_bridge::bond::{Bond, reward_script};
 use kedge_fraud_proof::{AssertionNode, Verdict, verify};
 use kedge_genesis::{L1Height, Sats};
-use kedge_store::{AssertionRow, Domain, L1Rows, L2Rows, Table};
+use kedge_store::{AssertionRow, Domain, L2Rows, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

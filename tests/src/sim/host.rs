@@ -257,11 +257,12 @@ impl Live {
         all
     }
 
-    /// Does one thing to its end.
+    /// Does one thing to its end. Answers what a person would want to know of it.
     ///
     /// # Errors
     /// What the node would log and try again.
-    pub(super) async fn act(&self, act: Act, link: &Link, peers: &[Peer]) -> Result<()> {
+    pub(super) async fn act(&self, act: Act, link: &Link, peers: &[Peer]) -> Result<Vec<String>> {
+        let mut told = Vec::new();
         match act {
             Act::Follow => {
                 follow_to_tip(link, &self.engine).await?;
@@ -278,15 +279,19 @@ impl Live {
                 self.sequencing.as_ref().context("it is no sequencer")?.batcher.step().await?;
             }
             Act::Propose => {
-                self.proposer.as_ref().context("it is no proposer")?.step().await?;
+                let posted = self.proposer.as_ref().context("it is no proposer")?.step().await?;
+                told.extend(posted.map(|id| format!("posts assertion {}", id.0)));
             }
             Act::Challenge => {
-                self.challenger.as_ref().context("it is no challenger")?.step().await?;
+                let challenger = self.challenger.as_ref().context("it is no challenger")?;
+                let events = challenger.step().await?;
+                told.extend(events.iter().map(|event| format!("{event:?}")));
             }
             Act::Sign => {
-                self.signer.as_ref().context("it is no signer")?.step(peers).await?;
+                let sent = self.signer.as_ref().context("it is no signer")?.step(peers).await?;
+                told.extend(sent.iter().map(|txid| format!("broadcasts {txid}")));
             }
         }
-        Ok(())
+        Ok(told)
     }
 }

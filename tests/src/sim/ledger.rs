@@ -13,7 +13,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct Paid {
     pub(super) sats: u64,
-    pub(super) txid: Txid,
+    /// Where, for people.
+    #[expect(dead_code, reason = "shown when a payment is one too many")]
+    txid: Txid,
 }
 
 /// A chunk of a proof and where it is.

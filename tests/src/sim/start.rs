@@ -70,7 +70,7 @@ pub(super) fn params() -> Result<&'static Params> {
         sequencing_window: 14,
         channel_timeout: 8,
         challenge_window: 14,
-        bond_margin: 14,
+        bond_margin: 20,
         segment_target_gas: 200_000,
         max_chunk_bytes: 12_000,
         ..*Network::Dev.params()

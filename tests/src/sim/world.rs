@@ -178,7 +178,12 @@ impl World {
             ));
         }
         let done = match stepped.outcome {
-            Some(Ok(())) => true,
+            Some(Ok(told)) => {
+                for event in told {
+                    self.story.tell(format!("{name}: {event}"));
+                }
+                true
+            }
             Some(Err(error)) => {
                 self.story.tell(format!("{name}: {act:?}: {error:#}"));
                 self.fatal(&error)?;
@@ -297,7 +302,7 @@ impl World {
             // Longer than the sequencing window.
             Role::Sequencer => 18,
             Role::Challenger => 2,
-            Role::Signer(_) | Role::Validator => 4,
+            Role::Signer(_) | Role::Validator => 3,
         }
     }
 
@@ -616,6 +621,9 @@ impl World {
     pub(super) async fn round(&mut self) -> Result<()> {
         self.now.fetch_add(1, Ordering::Relaxed);
         self.resubmit()?;
+        for index in 0..self.hosts.len() {
+            self.act(index, Act::Follow).await?;
+        }
         for index in 0..self.hosts.len() {
             self.act_all(index).await?;
         }
