@@ -50,6 +50,9 @@ pub(super) struct Group {
     pub(super) output: Option<TxOut>,
     /// Versions of the current commit, by rising fee.
     pub(super) reveals: Vec<Revealed>,
+    /// Those of other commits. A reorganisation can bring one back into the chain.
+    #[serde(default)]
+    pub(super) earlier: Vec<Revealed>,
     /// Where one was seen last.
     pub(super) confirmed: Option<(Txid, u32)>,
 }
@@ -99,6 +102,22 @@ impl Publication {
         for group in &mut self.groups {
             group.leaves.clear();
             group.reveals.clear();
+            group.earlier.clear();
+        }
+    }
+
+    /// Makes a commit the current one: its reveals count, those of others are put aside.
+    pub(super) fn choose(&mut self, commit: Committed) {
+        let txid = commit.tx.compute_txid();
+        self.commits.retain(|other| other.tx.compute_txid() != txid);
+        self.commits.push(commit);
+        for group in &mut self.groups {
+            group.earlier.append(&mut group.reveals);
+            let spends = |reveal: &Revealed| {
+                reveal.tx.input.iter().any(|input| input.previous_output.txid == txid)
+            };
+            (group.reveals, group.earlier) =
+                std::mem::take(&mut group.earlier).into_iter().partition(spends);
         }
     }
 

@@ -104,7 +104,8 @@ impl Publisher {
             }
         };
         for group in &mut publication.groups {
-            group.confirmed = group.reveals.iter().rev().find_map(|reveal| seen(&reveal.tx));
+            let all = group.reveals.iter().rev().chain(&group.earlier);
+            group.confirmed = all.into_iter().find_map(|reveal| seen(&reveal.tx));
         }
         publication.committed =
             publication.commits.iter().rev().find_map(|commit| seen(&commit.tx));
@@ -185,12 +186,9 @@ impl Publisher {
             }
         }
         let before = publication.clone();
-        for group in &mut publication.groups {
-            group.reveals.clear();
-        }
         let made = self.wallet.pay_recorded(&outputs, rate, conflict, |tx| {
             let fee = fee(rate, tx.vsize() as u64);
-            publication.commits.push(Committed { tx: tx.clone(), fee, at: tip });
+            publication.choose(Committed { tx: tx.clone(), fee, at: tip });
             Ok(vec![self.record(publication)])
         });
         if let Err(error) = made {
@@ -211,10 +209,7 @@ impl Publisher {
         let Some(won) = won else { return Ok(false) };
         if won + 1 != publication.commits.len() {
             let commit = publication.commits.remove(won);
-            publication.commits.push(commit);
-            for group in &mut publication.groups {
-                group.reveals.clear();
-            }
+            publication.choose(commit);
             self.store(publication)?;
         }
         Ok(true)

@@ -471,3 +471,48 @@ async fn what_a_reorg_orphaned_comes_back_in_order() -> Result {
     assert!(confirmed(publisher.status(id).await).is_some());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_reveal_of_an_earlier_commit_counts_when_a_reorg_brings_it_back() -> Result {
+    let chain = Chain::simulated()?;
+    let Node::Sim(sim) = &chain.node else { unreachable!() };
+    let bitcoin = &*chain.bitcoin;
+    let (_, payer) = chain.wallet(1).await?;
+    let (records, network) = (Arc::new(MemoryRecords::default()), BitcoinNetwork::Regtest);
+    let keys = WalletKeys::from_seed(network, &[8; 32]);
+    let wallet = Arc::new(Wallet::open(records.clone(), "w", &keys, network, L1Height(0))?);
+    let pays = |value| -> Result<TxOut> {
+        let script_pubkey = wallet.address()?.script_pubkey();
+        Ok(TxOut { value: Amount::from_sat(value), script_pubkey })
+    };
+    let publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    let nobody = nobody().script_pubkey();
+    let first = payer.send(bitcoin, &[pays(1_000_000)?], vb(2)).await?;
+    sim.mine_now(&nobody)?;
+    wallet.sync(bitcoin).await?;
+    let id = publisher.publish(Kind::Batch, batch(0, 1_000)?).await?;
+    let published = sim.mine_now(&nobody)?.txdata[1..].to_vec();
+    assert_eq!(published.len(), 2, "a commit and a reveal");
+
+    // In another chain the payer pays another way, so that there has to be another commit.
+    let forget = || sim.waiting().iter().for_each(|tx| sim.evict(&tx.compute_txid()));
+    sim.take_back_now(2)?;
+    forget();
+    payer.sync(bitcoin).await?;
+    payer.forget(first.compute_txid())?;
+    let other = payer.pay(&[pays(2_000_000)?], vb(2))?;
+    sim.mine_exactly_now(&nobody, &[other])?;
+    publisher.tick().await?;
+    let again = publisher.status(id).await.expect("published").commit.expect("paid");
+    assert_ne!(again, published[0].compute_txid());
+
+    // And back.
+    sim.take_back_now(1)?;
+    forget();
+    sim.mine_exactly_now(&nobody, &[first])?;
+    sim.mine_exactly_now(&nobody, &published)?;
+    publisher.tick().await?;
+    let status = publisher.status(id).await.expect("published");
+    assert_eq!((status.problem.clone(), status.confirmed()), (None, Some(sim.tip().height)));
+    Ok(())
+}
