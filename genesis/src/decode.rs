@@ -130,7 +130,6 @@ fn keys(fields: &mut Fields<'_>) -> Result<Option<Keys>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     #[test]
     fn parameters_come_back_from_what_their_hash_is_over() {
@@ -158,6 +157,6 @@ mod tests {
             bad[at] = byte;
             assert!(Params::decode(&bad).is_err(), "{at}");
         }
-        assert!(Params::decode(&vec![0xc0; 3]).is_err());
+        assert!(Params::decode(&[0xc0; 3]).is_err());
     }
 }
