@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM debian:bookworm-slim AS base
 RUN useradd --create-home --uid 10001 kedge \
     && install -d -o kedge -g kedge -m 700 /data
-USER kedge
+USER 10001:10001
 VOLUME /data
 
 FROM base AS bitcoind
