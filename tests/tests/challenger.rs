@@ -40,12 +40,16 @@ async fn event(process: &mut Process, name: &str) -> Result<Value> {
 async fn a_challenger_reports_judges_and_says_what_keeps_it_from_acting() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut dev = Dev::start(dir.path(), &["--l1-block-time=0"]).await?;
+    // A key of its own, whose wallet has no coins: the public one belongs to the challenger of `kedge dev`.
+    let key = dir.path().join("key").display().to_string();
+    read(&binary(), ["key", "new", "--out", &key]).await?;
+    let own = format!("--wallet-key-file={key}");
     let (mut process, ready) =
-        challenger(dir.path(), &dev, &["--metrics-port=0", "--rpc-port=0"]).await?;
+        challenger(dir.path(), &dev, &["--metrics-port=0", "--rpc-port=0", &own]).await?;
 
     // Its key and wallet are those that the command line shows.
     let shown =
-        read(&binary(), ["key", "show", "--network=dev", "--dev=challenger", "--json"]).await?;
+        read(&binary(), ["key", "show", "--network=dev", "--key-file", &key, "--json"]).await?;
     let shown: Value = serde_json::from_str(&shown)?;
     ensure!(ready["challenger"]["publicKey"] == shown["publicKey"], "{ready} {shown}");
     ensure!(ready["challenger"]["wallet"] == shown["walletAddress"], "{ready} {shown}");

@@ -62,7 +62,7 @@ async fn what_a_payment_spends_is_not_left_to_chance(chain: Chain) -> Result {
         let wallet = open_wallet(&records)?;
         let tx = wallet.pay(&[output(70_000)], vb(3))?;
         wallet.forget(tx.compute_txid())?;
-        payments.push(tx.input);
+        payments.push(tx.input.iter().map(|input| input.previous_output).collect::<Vec<_>>());
     }
     assert!(payments.windows(2).all(|pair| pair[0] == pair[1]), "{payments:?}");
     Ok(())

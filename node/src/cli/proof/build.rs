@@ -1,6 +1,6 @@
 //! `kedge proof build`.
 
-use super::super::client::{connect, explain, print_json, short};
+use super::super::client::{connect, explain, print_json};
 use super::BuildArgs;
 use crate::{
     proof::file,
@@ -84,10 +84,15 @@ pub(super) async fn build(args: BuildArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The assertion with that id, or the one that is shown like that.
+/// Fewest characters of an id that name an assertion, `0x` included.
+const SHORT_ID: usize = 10;
+
+/// The assertion with that id, or whose id begins like that.
 fn find<'a>(assertions: &'a [AssertionStatus], text: &str) -> anyhow::Result<&'a AssertionStatus> {
     let named = |assertion: &&AssertionStatus| {
-        text.parse::<B256>().is_ok_and(|id| id == assertion.id) || short(&assertion.id) == text
+        // Whole, or the beginning that lists show.
+        text.parse::<B256>().is_ok_and(|id| id == assertion.id)
+            || text.len() >= SHORT_ID && assertion.id.to_string().starts_with(text)
     };
     let mut found = assertions.iter().filter(named);
     match (found.next(), found.next()) {
