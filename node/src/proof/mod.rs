@@ -4,10 +4,10 @@
 //! | --- | --- |
 //! | [`blocks`] | a chain of Bitcoin blocks, one after the other, from a node or a folder |
 //! | [`folder`] | the folder: which files it holds, and in which order |
-//! | [`judge`] | the assertion that a proof is about, and the verdict |
+//! | [`mod@judge`] | the assertion that a proof is about, and the verdict |
 //! | [`inspect`] | what a proof says and weighs, and its segment executed again |
 //! | [`against`] | where a node that holds the asserted chain differs from the true one |
-//! | [`file`] | reading and writing the file |
+//! | [`mod@file`] | reading and writing the file |
 
 pub mod against;
 pub mod blocks;
