@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::l1::records::RecordWrite;
 use crate::l1::{Bitcoin, Broadcast, L1Error, MemoryRecords, RecordTable, Records, rust_network};
 use bdk_wallet::chain::{ChainPosition, Merge};
-use bdk_wallet::coin_selection::{BranchAndBoundCoinSelection, LargestFirstCoinSelection};
+use bdk_wallet::coin_selection::LargestFirstCoinSelection;
 use bdk_wallet::error::{BuildFeeBumpError, CreateTxError};
 use bdk_wallet::{ChangeSet, KeychainKind, TxOrdering};
 use bitcoin::bip32::Xpriv;
@@ -161,9 +161,6 @@ struct Inner {
     seen: u64,
     clock: Clock,
 }
-
-/// Virtual bytes of a Taproot output, which a choice of coins that needs no change saves.
-const CHANGE_VSIZE: u64 = 43;
 
 impl Wallet {
     /// Opens the wallet `name` of these records, or creates it. A new one looks at blocks from
@@ -452,9 +449,10 @@ impl Inner {
         conflict: &[OutPoint],
         confirmed_only: bool,
     ) -> Result<bitcoin::Psbt, CreateTxError> {
-        // Nothing random: the same wallet makes the same transaction.
-        let choice = BranchAndBoundCoinSelection::new(CHANGE_VSIZE, LargestFirstCoinSelection);
-        let mut builder = self.bdk.build_tx().coin_selection(choice);
+        // Anybody can pay any number of small coins to the wallet's addresses: a search for coins that need no
+        // change would take thousands of them, more than a transaction that is relayed can spend. Nor is
+        // anything random: the same wallet makes the same transaction.
+        let mut builder = self.bdk.build_tx().coin_selection(LargestFirstCoinSelection);
         builder.ordering(TxOrdering::Untouched).fee_rate(rate);
         for output in outputs {
             builder.add_recipient(output.script_pubkey.clone(), output.value);
