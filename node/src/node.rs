@@ -300,6 +300,14 @@ impl Node {
     /// # Errors
     /// What made the task fail.
     pub async fn run(&mut self) -> anyhow::Result<()> {
+        let outcome = self.attend().await;
+        if let (Err(error), Some(challenger)) = (&outcome, &self.challenger) {
+            challenger.report_end(error).await;
+        }
+        outcome
+    }
+
+    async fn attend(&mut self) -> anyhow::Result<()> {
         if let Some(challenger) = self.challenger.clone().filter(|_| !self.challenges) {
             let halt = self.stop.clone();
             self.tasks.spawn(async move {

@@ -94,6 +94,8 @@ struct State {
     failed: BTreeMap<B256, (L1Ref, Alert)>,
     /// Alerts that were told and are not over.
     alerts: Alerts,
+    /// Those of them that have not reached the webhook.
+    unposted: Vec<ChallengerEvent>,
     /// Since when more blocks are not processed than may be.
     behind: Lasting,
 }
@@ -167,6 +169,7 @@ impl Challenger {
             book,
             failed: BTreeMap::new(),
             alerts: Alerts::new(),
+            unposted: Vec::new(),
             behind: Lasting::default(),
         };
         let state = tokio::sync::Mutex::new(state);
@@ -239,8 +242,24 @@ impl Challenger {
             },
         };
         let raised = settle_alerts(&mut round, &mut state.alerts, complete);
-        self.report.deliver(&raised).await;
+        let State { alerts, unposted, .. } = &mut *state;
+        unposted.extend(raised);
+        unposted.retain(|event| match event {
+            ChallengerEvent::Alert { alert, .. } => {
+                alerts.contains_key(&(alert.label(), alert.assertion()))
+            }
+            _ => false,
+        });
+        *unposted = self.report.deliver(std::mem::take(unposted)).await;
         outcome.map(|()| round.events)
+    }
+
+    /// Tells that the node ends because of an error: nobody challenges any more, and nobody tells so later.
+    pub async fn report_end(&self, error: &anyhow::Error) {
+        let event = ChallengerEvent::alert(Alert::Failed { reason: format!("{error:#}") });
+        self.report.event(&event);
+        // There is no other time to try.
+        let _ = self.report.deliver(vec![event]).await;
     }
 
     async fn act(&self, state: &mut State, round: &mut Round<'_>) -> anyhow::Result<Extent> {

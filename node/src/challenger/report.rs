@@ -3,7 +3,7 @@
 use super::event::{Alert, ChallengerEvent};
 use anyhow::{Context, bail, ensure};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use reqwest::Url;
+use reqwest::{Response, Url};
 use std::time::Duration;
 use tokio::{sync::mpsc::UnboundedSender, task::JoinSet};
 
@@ -91,16 +91,22 @@ impl Reporter {
         }
     }
 
-    /// Posts alerts, all at once; waits for [`WEBHOOK_TIMEOUT`] at most.
-    pub(super) async fn deliver(&self, alerts: &[ChallengerEvent]) {
-        let Some(webhook) = &self.webhook else { return };
+    /// Posts alerts, all at once; waits for [`WEBHOOK_TIMEOUT`] at most. Answers those that the webhook did not
+    /// take.
+    pub(super) async fn deliver(&self, alerts: Vec<ChallengerEvent>) -> Vec<ChallengerEvent> {
+        let Some(webhook) = &self.webhook else { return Vec::new() };
         let mut posts = JoinSet::new();
         for alert in alerts {
-            let request = webhook.http.post(webhook.url.clone()).json(alert);
-            posts.spawn(async move { request.send().await?.error_for_status().map(|_| ()) });
+            let request = webhook.http.post(webhook.url.clone()).json(&alert);
+            posts.spawn(async move {
+                let answer = request.send().await.and_then(Response::error_for_status);
+                answer.map(drop).map_err(|error| (error, alert))
+            });
         }
+        let mut refused = Vec::new();
         while let Some(done) = posts.join_next().await {
-            if let Ok(Err(error)) = done {
+            if let Ok(Err((error, alert))) = done {
+                refused.push(alert);
                 // The address may hold a secret.
                 let error = error.without_url();
                 tracing::error!(
@@ -109,6 +115,7 @@ impl Reporter {
                 );
             }
         }
+        refused
     }
 }
 

@@ -1,5 +1,6 @@
 //! The challenger: its decisions as a table, and its deeds on an embedded Bitcoin.
 
 mod deeds;
+mod hostile;
 mod table;
 mod town;
