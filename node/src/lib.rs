@@ -23,6 +23,7 @@ pub mod bumps;
 pub mod challenger;
 pub mod cli;
 pub mod clock;
+mod console;
 pub mod dev;
 pub mod engine;
 pub mod follow;

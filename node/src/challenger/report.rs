@@ -1,6 +1,7 @@
 //! Who is told what a challenger does: the log or standard output, metrics, a webhook.
 
 use super::event::{Alert, ChallengerEvent};
+use crate::console;
 use anyhow::{Context, bail, ensure};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use reqwest::{Response, Url};
@@ -60,7 +61,7 @@ impl Reporter {
         }
         if self.json {
             match serde_json::to_string(event) {
-                Ok(line) => println!("{line}"),
+                Ok(line) => console::line(line),
                 Err(error) => tracing::error!(%error, "an event that is no JSON"),
             }
         } else {

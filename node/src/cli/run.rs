@@ -3,6 +3,7 @@
 use super::{ChallengerArgs, Challenging, DevArgs, L1Args, NodeArgs, SignerArgs, amount::show_btc};
 use crate::{
     challenger::{Challenger, ChallengerOptions, Reporter, Webhook},
+    console,
     dev::{Dev, DevOptions, FUNDS},
     engine::EngineOptions,
     keys::{self, Role},
@@ -47,6 +48,8 @@ fn init_logs(default: &str) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would print that a line cannot be written, and panic because that cannot be written either.
+        .log_internal_errors(false)
         .try_init();
 }
 
@@ -109,7 +112,7 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     };
     let mut dev = started;
     if args.json {
-        println!("{}", ready(&dev));
+        console::line(ready(&dev));
     } else {
         greet(&dev);
     }
@@ -118,9 +121,9 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     tokio::spawn(async move {
         while let Some(event) = disputes.recv().await {
             if args.json {
-                println!("{}", json!(event));
+                console::line(json!(event));
             } else {
-                println!("{event}");
+                console::line(event);
             }
         }
     });
@@ -154,31 +157,34 @@ fn ready(dev: &Dev) -> serde_json::Value {
 }
 
 fn greet(dev: &Dev) {
-    println!("Kedge development rollup");
-    println!();
-    println!("  JSON-RPC     {} (HTTP and WebSocket)", url(dev.rpc));
-    println!("  Bitcoin RPC  {}", url(dev.l1_rpc));
-    println!("  chain id     {}", dev.params.chain_id);
-    println!("  vault        {}", dev.vault);
-    println!();
-    println!("Accounts, each funded by a deposit of {}:", show_btc(FUNDS));
+    console::line("Kedge development rollup");
+    console::line("");
+    console::line(format_args!("  JSON-RPC     {} (HTTP and WebSocket)", url(dev.rpc)));
+    console::line(format_args!("  Bitcoin RPC  {}", url(dev.l1_rpc)));
+    console::line(format_args!("  chain id     {}", dev.params.chain_id));
+    console::line(format_args!("  vault        {}", dev.vault));
+    console::line("");
+    console::line(format_args!("Accounts, each funded by a deposit of {}:", show_btc(FUNDS)));
     for account in &dev.accounts {
-        println!("  {}  {}", account.address, account.private_key);
+        console::line(format_args!("  {}  {}", account.address, account.private_key));
     }
-    println!(
+    console::line(format_args!(
         "  (public keys of the mnemonic \"{}\")",
         kedge_genesis::params::dev_secrets::MNEMONIC
-    );
-    println!();
-    println!("Next:");
+    ));
+    console::line("");
+    console::line("Next:");
     if let [first, second, ..] = dev.accounts.as_slice() {
         let rpc = url(dev.rpc);
-        println!(
+        console::line(format_args!(
             "  cast send --rpc-url {rpc} --private-key {} --value 0.01ether {}",
             first.private_key, second.address
-        );
-        println!("  kedge bridge deposit --rpc {rpc} --to {} --amount 0.5btc", second.address);
-        println!("  kedge status --rpc {rpc}");
+        ));
+        console::line(format_args!(
+            "  kedge bridge deposit --rpc {rpc} --to {} --amount 0.5btc",
+            second.address
+        ));
+        console::line(format_args!("  kedge status --rpc {rpc}"));
     }
 }
 
@@ -335,9 +341,9 @@ fn introduce(
 
 fn announce(as_json: bool, ready: &serde_json::Value, lines: &[String]) {
     if as_json {
-        println!("{ready}");
+        console::line(ready);
     } else {
-        lines.iter().for_each(|line| println!("{line}"));
+        lines.iter().for_each(console::line);
     }
 }
 
@@ -451,16 +457,15 @@ pub(super) async fn signer(args: SignerArgs) -> anyhow::Result<()> {
     let vault = vault.address(rust_network(params.bitcoin));
     if args.json {
         let place = signer.place();
-        println!(
-            "{}",
-            json!({ "event": "ready", "signer": url(address), "place": place, "vault": vault.to_string() })
+        console::line(
+            json!({ "event": "ready", "signer": url(address), "place": place, "vault": vault.to_string() }),
         );
     } else {
-        println!(
+        console::line(format_args!(
             "signer {} of the vault {vault}; signing service at {}",
             signer.place(),
             url(address)
-        );
+        ));
     }
     let halt = stop.clone();
     let leading = signer.run(&peers, halt);
