@@ -54,8 +54,15 @@ pub enum FollowError {
 impl FollowError {
     const fn is_temporary(&self) -> bool {
         match self {
+            // A node, or what stands before it, that answers nonsense now may have answered well for months.
             Self::Bitcoin(error) => {
-                error.is_temporary() || matches!(error, L1Error::BlockNotFound { .. })
+                error.is_temporary()
+                    || matches!(
+                        error,
+                        L1Error::BlockNotFound { .. }
+                            | L1Error::Malformed { .. }
+                            | L1Error::Rpc { .. }
+                    )
             }
             Self::Behind { .. } => true,
             Self::Engine(_) | Self::OtherStart { .. } | Self::Thread(_) => false,
@@ -226,11 +233,22 @@ mod tests {
             let fails = {
                 let mut fails = self.fails.lock();
                 *fails = fails.saturating_sub(1);
-                *fails > 0
+                *fails
             };
-            if fails {
-                let (url, reason) = ("http://nowhere".to_owned(), "refused".to_owned());
-                return Err(L1Error::Unreachable { url, reason });
+            let method = "getblockchaininfo";
+            match fails {
+                0 => {}
+                1 => {
+                    let (url, reason) = ("http://nowhere".to_owned(), "refused".to_owned());
+                    return Err(L1Error::Unreachable { url, reason });
+                }
+                2 => {
+                    return Err(L1Error::Malformed { method, reason: "HTTP 502".to_owned() });
+                }
+                _ => {
+                    let message = "disk read error".to_owned();
+                    return Err(L1Error::Rpc { method, code: -1, message });
+                }
             }
             let height = L1Height(u32::try_from(self.blocks.lock().len()).unwrap());
             Ok(ChainInfo {
@@ -302,11 +320,11 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_follower_waits_for_blocks_and_for_bitcoin_and_stops_when_told() {
+    async fn the_follower_waits_for_blocks_and_for_bitcoin_to_make_sense_and_stops_when_told() {
         let (world, one, two) = fork();
         let dir = TempDir::new().unwrap();
         let bitcoin = Chain::new(world.params.l1_start);
-        *bitcoin.fails.lock() = 3;
+        *bitcoin.fails.lock() = 4;
         let engine = open(&dir, world.params);
         let stop = CancellationToken::new();
         let task = tokio::spawn(follow(bitcoin.clone(), engine.clone(), stop.clone()));
