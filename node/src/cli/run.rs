@@ -448,7 +448,7 @@ pub(super) async fn signer(args: SignerArgs) -> anyhow::Result<()> {
     let signer =
         Arc::new(Signer::new(params, keys::keypair(&secret), node.engine.clone(), bitcoin)?);
     let listen = SocketAddr::new(args.listen_host, args.listen_port);
-    let server = Server::builder().build(listen).await.with_context(|| {
+    let server = Server::builder().set_config(SigningService::limits()).build(listen).await.with_context(|| {
         format!("cannot listen on {listen}; is another program using the port? choose one with --listen-port")
     })?;
     let address = server.local_addr()?;

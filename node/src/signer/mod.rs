@@ -23,7 +23,9 @@ use crate::{
 };
 use alloy_primitives::Bytes;
 use anyhow::Context;
-use bitcoin::{FeeRate, OutPoint, Txid, XOnlyPublicKey, key::Keypair, secp256k1::schnorr};
+use bitcoin::{
+    FeeRate, OutPoint, Transaction, Txid, XOnlyPublicKey, key::Keypair, secp256k1::schnorr,
+};
 use kedge_bridge::{
     multisig::{MultisigPlan, SignerShare, Signers},
     vault::Vault,
@@ -193,7 +195,7 @@ impl Signer {
         request: Request,
         plan: &MultisigPlan,
         peers: &[Peer],
-    ) -> anyhow::Result<bitcoin::Transaction> {
+    ) -> anyhow::Result<Transaction> {
         let mut shares = vec![plan.sign(&self.key)?];
         for peer in peers {
             if shares.len() >= usize::from(self.signers().threshold()) {
@@ -216,6 +218,11 @@ impl Signer {
 fn most_rate(estimate: FeeRate) -> FeeRate {
     let most = estimate.to_sat_per_kwu().saturating_mul(ESTIMATE_FACTOR);
     FeeRate::from_sat_per_kwu(most).min(MOST_RATE)
+}
+
+/// Whether a transaction spends this output.
+fn spends(tx: &Transaction, output: OutPoint) -> bool {
+    tx.input.iter().any(|input| input.previous_output == output)
 }
 
 fn parse(share: &Share) -> anyhow::Result<SignerShare> {

@@ -4,7 +4,7 @@
 //! finality-depth blocks ago and equals the node's own derivation. Its payout spends the head of the vault, so
 //! two payouts can never both confirm.
 
-use super::{LEAST_RATE, Peer, Share, Signer, most_rate, service::Request};
+use super::{LEAST_RATE, Peer, Share, Signer, most_rate, service::Request, spends};
 use crate::{bumps::Spending, engine::Payable};
 use anyhow::{Context, ensure};
 use bitcoin::{FeeRate, Transaction, Txid};
@@ -17,14 +17,20 @@ use kedge_bridge::{
 use kedge_genesis::L1Height;
 use std::cmp::Reverse;
 
+/// Why nothing is paid out.
+const NOTHING_DUE: &str = "no withdrawal is due by this signer's node";
+
 impl Signer {
     /// Signs a payout if this signer's own node finds it right.
     ///
     /// # Errors
     /// Why it is not signed.
     pub async fn sign_payout(&self, proposal: &Transaction) -> anyhow::Result<Share> {
-        let most = most_rate(self.estimate().await?);
         let payable = self.engine.payable()?.context("the vault is empty")?;
+        // Anybody may ask, so Bitcoin is asked last.
+        ensure!(!payable.unpaid.is_empty(), NOTHING_DUE);
+        ensure!(spends(proposal, payable.head.outpoint), PayoutFault::Head);
+        let most = most_rate(self.estimate().await?);
         let plan = check(&self.vault, proposal, &payable, most)?;
         let share = self.share(plan.multisig())?;
         tracing::info!(
@@ -73,7 +79,7 @@ fn check(
     payable: &Payable,
     most_rate: FeeRate,
 ) -> anyhow::Result<PayoutPlan> {
-    ensure!(!payable.unpaid.is_empty(), "no withdrawal is due by this signer's node");
+    ensure!(!payable.unpaid.is_empty(), NOTHING_DUE);
     let rules = SigningRules {
         vault,
         head: payable.head,

@@ -8,6 +8,7 @@ use jsonrpsee::{
     core::{RpcResult, async_trait},
     http_client::{HttpClient, HttpClientBuilder},
     proc_macros::rpc,
+    server::{BatchRequestConfig, ServerConfig},
     types::ErrorObjectOwned,
 };
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ use std::{sync::Arc, time::Duration};
 
 /// JSON-RPC error code of a refusal to sign.
 const REFUSED: i32 = -32_000;
+/// The largest request, bytes: a transaction that Bitcoin relays has 100,000 without its witnesses.
+const MAX_REQUEST_BYTES: u32 = 512 * 1024;
 
 /// What a signer is asked to sign.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,16 @@ pub trait SigningApi {
 /// The service over one signer.
 #[derive(Debug)]
 pub struct SigningService(pub Arc<Signer>);
+
+impl SigningService {
+    /// What the service allows: other signers ask for one signature at a time.
+    pub fn limits() -> ServerConfig {
+        ServerConfig::builder()
+            .max_request_body_size(MAX_REQUEST_BYTES)
+            .set_batch_request_config(BatchRequestConfig::Disabled)
+            .build()
+    }
+}
 
 fn transaction(unsigned: &[u8]) -> Result<Transaction, ErrorObjectOwned> {
     bitcoin::consensus::deserialize(unsigned).map_err(|error| {

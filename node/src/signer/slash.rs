@@ -5,7 +5,7 @@
 //! [`Params::bond_margin`](kedge_genesis::Params::bond_margin) blocks after the deadline on its proposer can
 //! take the bond, so from then on the signers outbid him at every turn.
 
-use super::{LEAST_RATE, Peer, Share, Signer, most_rate, service::Request};
+use super::{LEAST_RATE, Peer, Share, Signer, most_rate, service::Request, spends};
 use crate::{
     bumps::Spending,
     engine::{EngineError, Slashable},
@@ -24,8 +24,14 @@ impl Signer {
     /// # Errors
     /// Why it is not signed.
     pub async fn sign_slash(&self, proposal: &Transaction) -> anyhow::Result<Share> {
+        let due = self.slashable()?;
+        let one = due
+            .iter()
+            .find(|one| spends(proposal, one.bond))
+            .context("it spends no bond that is to be slashed by this signer's node")?;
+        // Anybody may ask, so Bitcoin is asked last.
         let most = most_rate(self.estimate().await?);
-        let plan = check(self.params, proposal, &self.slashable()?, most)?;
+        let plan = check(self.params, proposal, one, most)?;
         let share = self.share(&plan)?;
         tracing::info!(txid = %proposal.compute_txid(), "signed a slash");
         Ok(share)
@@ -74,7 +80,7 @@ impl Signer {
         let plan = Bond::of(self.params, one.proposer)
             .and_then(|bond| bond.slash_spend(one.bond, one.value, &one.challenger, rate))
             .with_context(|| format!("the bond {output} does not pay for its slash"))?;
-        check(self.params, plan.tx(), std::slice::from_ref(one), most)?;
+        check(self.params, plan.tx(), one, most)?;
         let txid =
             self.send(Request::Slash, &plan, peers, &self.slashes, (output, tip, rate)).await?;
         tracing::info!(
@@ -85,17 +91,13 @@ impl Signer {
     }
 }
 
-/// Whether a proposal is the slash of a bond that is due, at a fee rate of at most `most_rate`.
+/// Whether a proposal is the slash of this bond, which is due, at a fee rate of at most `most_rate`.
 fn check(
     params: &Params,
     proposal: &Transaction,
-    due: &[Slashable],
+    one: &Slashable,
     most_rate: FeeRate,
 ) -> anyhow::Result<MultisigPlan> {
-    let one = due
-        .iter()
-        .find(|one| proposal.input.iter().any(|input| input.previous_output == one.bond))
-        .context("it spends no bond that is to be slashed by this signer's node")?;
     let bond = Bond::of(params, one.proposer).context("the network has no signers")?;
     let rules = SlashRules { challenger: one.challenger, least_rate: LEAST_RATE, most_rate };
     Ok(bond.check_slash(proposal, one.bond, one.value, &rules)?)
