@@ -157,6 +157,12 @@ pub(super) fn percent(rate: FeeRate, percent: u32) -> FeeRate {
     FeeRate::from_sat_per_kwu(scaled)
 }
 
+/// Whether Bitcoin Core refuses a transaction for this reason that paying more helps against.
+pub(super) fn is_too_cheap(reason: &str) -> bool {
+    // The latter when there is less in the mempool that pays less than what was refused.
+    reason.contains("fee") || reason.contains("mempool full")
+}
+
 /// The fee of so many virtual bytes.
 pub(super) fn fee(rate: FeeRate, vsize: u64) -> Amount {
     rate.fee_vb(vsize).unwrap_or(Amount::MAX_MONEY)
@@ -210,6 +216,21 @@ mod tests {
         for urgency in [Urgency::Usual, Urgency::Held] {
             let pace = policy.pace(urgency, 99, false, 2_000);
             assert_eq!((pace.target_blocks, pace.bump_after, pace.rush), (6, 4, false));
+        }
+    }
+
+    #[test]
+    fn what_a_higher_fee_helps_against_is_known_by_bitcoin_cores_reasons() {
+        for (reason, helps) in [
+            ("min relay fee not met, 100 < 110", true),
+            ("mempool min fee not met, 100 < 5000", true),
+            ("insufficient fee, rejecting replacement 00; new feerate 1 <= old feerate 2", true),
+            ("mempool full", true),
+            ("tx-size", false),
+            ("too-long-mempool-chain, too many unconfirmed ancestors", false),
+            ("bad-txns-inputs-missingorspent", false),
+        ] {
+            assert_eq!(is_too_cheap(reason), helps, "{reason}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! again · reveal waits too long → replace it by one that pays more, for the commit too · all reveals
 //! deep enough → done. A publication that was given up goes another way (`abandon.rs`).
 
-use super::fees::{Pace, Urgency, fee, percent};
+use super::fees::{Pace, Urgency, fee, is_too_cheap, percent};
 use super::record::{Committed, Publication, Revealed};
 use super::{MAX_FAMILY_VSIZE, PublishError, Publisher};
 use crate::l1::{Broadcast, MISSING_INPUTS};
@@ -262,7 +262,7 @@ impl Publisher {
             let least = self.least(pace, market);
             return self.recommit(publication, least, market, tip, &inputs).await;
         }
-        if reason.contains("fee")
+        if is_too_cheap(&reason)
             && stuck
             && let Some(rate) = self.fees.raised(paid, market)
         {
