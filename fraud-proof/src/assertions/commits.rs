@@ -1,8 +1,9 @@
 //! When a proof was committed to: the heights of the transactions that its reveals spend.
 //!
 //! A commit can be a whole challenge window below its reveal, and anybody can put hundreds of copies of a
-//! proof into one Bitcoin block. So all that one block asks for is searched for together: each block below
-//! is read at most once.
+//! proof into one Bitcoin block, in every block of the window. So all that one block asks for is searched for
+//! together, each block below is read at most once, and whoever has to be earlier than somebody is looked for
+//! in the blocks before that only.
 
 use super::proofs::Tip;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,8 @@ pub(super) struct Commits {
     wanted: BTreeSet<Txid>,
     /// Those found: height, and which of their outputs are P2TR.
     found: BTreeMap<Txid, (L1Height, BTreeSet<u32>)>,
-    /// The lowest block searched.
-    searched: Option<L1Height>,
+    /// The blocks searched.
+    searched: BTreeSet<L1Height>,
 }
 
 impl Commits {
@@ -71,18 +72,46 @@ impl Commits {
         chunk: &ChunkRef,
         floor: L1Height,
     ) -> Result<L1Height, L::Error> {
+        Ok(self.find(tip, chunk, floor, tip.l1.at.height)?.unwrap_or(chunk.height))
+    }
+
+    /// [`Self::height`] if it is below `limit`, found without a look at the blocks from there on.
+    pub(super) fn height_below<L: L1Lookup>(
+        &mut self,
+        tip: &Tip<'_, L>,
+        chunk: &ChunkRef,
+        floor: L1Height,
+        limit: L1Height,
+    ) -> Result<Option<L1Height>, L::Error> {
+        let Some(top) = limit.prev() else { return Ok(None) };
+        // A reveal is not below what it spends.
+        let height = self.find(tip, chunk, floor, top)?.unwrap_or(chunk.height);
+        Ok(Some(height).filter(|height| *height < limit))
+    }
+
+    /// Height of the Taproot output that the chunk's reveal spends, if it is at or above `floor`, and known or
+    /// not above `top`.
+    fn find<L: L1Lookup>(
+        &mut self,
+        tip: &Tip<'_, L>,
+        chunk: &ChunkRef,
+        floor: L1Height,
+        top: L1Height,
+    ) -> Result<Option<L1Height>, L::Error> {
         let Some(commit) = self.spent.get(&(chunk.txid, chunk.input)).copied() else {
-            return Ok(chunk.height);
+            return Ok(None);
         };
+        let mut next = Some(top);
         loop {
             if let Some((height, p2tr)) = self.found.get(&commit.txid) {
                 let counts = *height >= floor && p2tr.contains(&commit.vout);
-                return Ok(if counts { *height } else { chunk.height });
+                return Ok(counts.then_some(*height));
             }
-            let next = self.searched.map_or(Some(tip.l1.at.height), L1Height::prev);
-            let Some(next) = next.filter(|next| *next >= floor) else { return Ok(chunk.height) };
-            self.search(&*tip.l1_block(next)?, next);
-            self.searched = Some(next);
+            let Some(at) = next.filter(|at| *at >= floor) else { return Ok(None) };
+            if self.searched.insert(at) {
+                self.search(&*tip.l1_block(at)?, at);
+            }
+            next = at.prev();
         }
     }
 

@@ -110,10 +110,12 @@ impl AssertionTracker {
         };
         let id = complete.assertion;
         let Some(node) = self.get(&id) else { return Ok(()) };
+        let mut earlier = None;
         if let AssertionStatus::Rejected { proof: Some(first), .. } = node.status {
             // Whoever repeats a proof must not make every node execute it again.
-            let committed = self.committed(tip, commits, &complete.chunks, node.confirmed_at)?;
-            if committed >= first.committed {
+            let limits = (node.confirmed_at, first.committed);
+            earlier = self.committed_before(tip, commits, &complete.chunks, limits)?;
+            if earlier.is_none() {
                 events.push(AssertionEvent::ProofIgnored { at, reason: ProofIgnored::Late });
                 return Ok(());
             }
@@ -131,7 +133,10 @@ impl AssertionTracker {
             events.push(AssertionEvent::ProofFailed { id, at, verdict });
             return Ok(());
         };
-        let committed = self.committed(tip, commits, &complete.chunks, node.confirmed_at)?;
+        let committed = match earlier {
+            Some(height) => height,
+            None => self.committed(tip, commits, &complete.chunks, node.confirmed_at)?,
+        };
         let challenger = envelope.publisher.serialize();
         self.reject(id, Rejection { segment, kind, challenger, committed, reveal: at }, events);
         Ok(())
@@ -153,6 +158,26 @@ impl AssertionTracker {
             committed = committed.max(commits.height(tip, chunk, floor)?);
         }
         Ok(committed)
+    }
+
+    /// [`Self::committed`] with the first of these heights as floor, if it is below the second.
+    fn committed_before<L: L1Lookup>(
+        &self,
+        tip: &Tip<'_, L>,
+        commits: &mut Commits,
+        chunks: &[ChunkRef],
+        (floor, limit): (L1Height, L1Height),
+    ) -> Result<Option<L1Height>, L::Error> {
+        let under_way = self.channels.iter().flat_map(|channel| &channel.chunks);
+        commits.prepare(tip, under_way.chain(chunks))?;
+        let mut committed = floor;
+        for chunk in chunks {
+            let Some(height) = commits.height_below(tip, chunk, floor, limit)? else {
+                return Ok(None);
+            };
+            committed = committed.max(height);
+        }
+        Ok(Some(committed))
     }
 
     /// What an envelope completes, nothing when it begins or continues a channel.

@@ -241,6 +241,34 @@ fn the_bond_pays_who_committed_first() {
     assert_eq!((at, proof.committed), (L1Height(9), L1Height(7)));
 }
 
+/// Nobody can commit earlier than whoever makes the assertion. The verdict is the same.
+#[test]
+fn a_liar_who_proves_himself_wrong_can_take_his_bond_back() {
+    let mut world = World::busy(params(), 3);
+    let mut claims = hashes(&world.truth(0, END));
+    let segment = claims.len() - 2;
+    claims[segment] = B256::repeat_byte(3);
+    let (id, tx) = world.assert(B256::ZERO, END, claims);
+    let script_pubkey = world.state.vault.current.clone();
+    let output = TxOut { value: Amount::from_sat(1_000), script_pubkey };
+    let beside = world.tx(bitcoin::Witness::new(), vec![output]);
+    let committed = OutPoint::new(beside.compute_txid(), 0);
+    world.mine(vec![tx, beside]);
+    let proof = world.prove(&world.tracker.get(&id).unwrap().view(), segment).encode();
+    let mut case = Case { world, id, segment: segment as u32, proof };
+    let mut honest = case.reveals(1).remove(0);
+    let commit = commit(&mut case.world, &mut honest, true);
+    case.world.mine(vec![commit]);
+    case.world.mine(vec![honest]);
+    assert_eq!(case.winner(), Some(publisher(1).serialize()));
+    let mut own = case.reveals(2).remove(0);
+    own.input[0].previous_output = committed;
+    let deadline = case.node().deadline;
+    case.wait(deadline.0 - 1);
+    case.world.mine(vec![own]);
+    assert_eq!(case.winner(), Some(publisher(2).serialize()));
+}
+
 #[test]
 fn proofs_that_prove_nothing_are_counted_and_change_nothing() {
     let mut case = case(params());

@@ -258,6 +258,10 @@ fn proof_repeated_many_times() {
     let reveals = case.reveals(1);
     case.world.mine(reveals);
     let before = case.node().clone();
+    let AssertionStatus::Rejected { proof: Some(first), .. } = before.status else {
+        panic!("not rejected")
+    };
+    case.wait(before.deadline.0 - 1);
     // A hundred copies, none of which spends anything that can be found.
     let copies: Vec<_> = (0..100).flat_map(|copy| case.reveals(2 + copy % 50)).collect();
     let l1 = case.world.block(copies);
@@ -271,8 +275,9 @@ fn proof_repeated_many_times() {
     };
     assert!(events.iter().all(late), "{events:?}");
     assert_eq!(tracker.get(&case.id), Some(&before));
-    // Each Bitcoin block down to the assertion is searched once for all of them.
-    let blocks = l1.at.height.since(before.confirmed_at) as usize;
+    // Only blocks in which somebody can have committed earlier are searched, once for all of them.
+    let blocks = first.committed.since(before.confirmed_at) as usize;
+    assert!(blocks < l1.at.height.since(first.committed) as usize);
     assert!(lookup.1.get() <= blocks, "{} reads of {blocks} blocks", lookup.1.get());
 }
 
