@@ -2,7 +2,9 @@
 //!
 //! What to sign next follows from Bitcoin and this signer's own node alone, so a signer keeps no memory of
 //! what it signed. At each Bitcoin block one signer in turn leads: it builds what is due, asks the others for
-//! their shares and broadcasts.
+//! their shares and broadcasts. A turn that came to nothing, because the others had not processed the block
+//! yet or this signer was away, is made up for as soon as it can be: that others lead too does no harm, as
+//! whatever already waits in the mempool is left alone.
 //!
 //! | file | what it signs |
 //! | --- | --- |
@@ -31,8 +33,9 @@ use kedge_bridge::{
     vault::Vault,
 };
 use kedge_genesis::{L1Height, Params};
+use parking_lot::Mutex;
 use service::Request;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Lowest fee rate that a signer signs: what Bitcoin Core has relayed by default, 1 sat/vB.
 const LEAST_RATE: FeeRate = FeeRate::BROADCAST_MIN;
@@ -47,6 +50,8 @@ const ESTIMATE_FACTOR: u64 = 4;
 const TARGET_BLOCKS: u16 = 3;
 /// Blocks after which an unconfirmed transaction is replaced by one with a higher fee rate.
 const BUMP_AFTER: u32 = 3;
+/// After how long a turn that failed is tried again at the same block: others process it within seconds.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// A signer with its node.
 pub struct Signer {
@@ -57,6 +62,8 @@ pub struct Signer {
     place: u32,
     engine: Arc<Engine>,
     l1: Arc<dyn Bitcoin>,
+    /// The tip at which it last took its turn with success. None since it started.
+    led: Mutex<Option<L1Height>>,
     payouts: Bumps,
     slashes: Bumps,
 }
@@ -91,7 +98,7 @@ impl Signer {
                 format!("the key {own} is not one of the signers of {}", params.network.name())
             })?;
         let (payouts, slashes) = (Bumps::new(BUMP_AFTER), Bumps::new(BUMP_AFTER));
-        Ok(Self { params, vault, key, place, engine, l1, payouts, slashes })
+        Ok(Self { params, vault, key, place, engine, l1, led: Mutex::new(None), payouts, slashes })
     }
 
     /// Place among the signers.
@@ -104,41 +111,62 @@ impl Signer {
     }
 
     /// Follows the node until `stop`: one [`Self::step`] for each Bitcoin block. What goes wrong is logged
-    /// and tried again at this signer's next turn.
+    /// and tried again.
     pub async fn run(&self, peers: &[Peer], stop: tokio_util::sync::CancellationToken) {
         let mut heads = self.engine.watch_heads();
         let mut done = None;
+        let mut retry = None;
         loop {
             let tip = heads.borrow_and_update().l1_tip;
-            if done != Some(tip)
-                && let Err(error) = self.step(peers).await
-            {
-                tracing::warn!(place = self.place, "{error:#}");
+            if done != Some(tip) {
+                retry = None;
+                if let Err(error) = self.step(peers).await {
+                    tracing::warn!(place = self.place, "{error:#}");
+                    retry = Some(tokio::time::Instant::now() + RETRY);
+                }
+                done = Some(tip);
             }
-            done = Some(tip);
+            let again = async {
+                match retry {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = heads.changed() => if changed.is_err() { return },
+                () = again => done = None,
             }
         }
     }
 
-    /// If it is this signer's turn at the processed tip: signs and broadcasts what is due with the help of
-    /// `peers`. Answers what it broadcast.
+    /// Whether a turn of this signer has come, at the processed tip or below, that it has not taken.
+    fn has_turn(&self, tip: L1Height) -> bool {
+        let Some(led) = *self.led.lock() else { return true };
+        let count = u32::try_from(self.signers().keys().len()).unwrap_or(u32::MAX).max(1);
+        let since = (tip.0 % count + count - self.place) % count;
+        // After a reorganisation the chain may be shorter than it was.
+        tip < led || tip.0.checked_sub(since).is_some_and(|turn| turn > led.0)
+    }
+
+    /// If it is this signer's turn at the processed tip, or was and it could not take it: signs and broadcasts
+    /// what is due with the help of `peers`. Answers what it broadcast.
     ///
     /// # Errors
-    /// The first thing that went wrong; what else was due is done nevertheless.
+    /// The first thing that went wrong; what else was due is done nevertheless. The turn stays this signer's.
     pub async fn step(&self, peers: &[Peer]) -> anyhow::Result<Vec<Txid>> {
         let tip = self.engine.heads().l1_tip.height;
-        let count = u32::try_from(self.signers().keys().len()).unwrap_or(u32::MAX);
         let mut sent = Vec::new();
-        if tip.0 % count != self.place {
+        if !self.has_turn(tip) {
             return Ok(sent);
         }
         let paid = self.lead_payout(tip, peers, &mut sent).await.context("payout");
         let slashed = self.lead_slashes(tip, peers, &mut sent).await.context("slash");
         match (paid, slashed) {
-            (Ok(()), Ok(())) => Ok(sent),
+            (Ok(()), Ok(())) => {
+                *self.led.lock() = Some(tip);
+                Ok(sent)
+            }
             (Err(error), Err(other)) => {
                 tracing::warn!(place = self.place, "{other:#}");
                 Err(error)

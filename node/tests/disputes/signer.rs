@@ -1,10 +1,11 @@
 use crate::world::{World, nobody};
 use anyhow::{Context, Result};
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, XOnlyPublicKey};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, XOnlyPublicKey};
 use kedge::l1::{Bitcoin as _, Broadcast};
+use kedge::signer::Peer;
 use kedge_bridge::bond::{Bond, BondSpend, reward_script, reward_spend};
 use kedge_fraud_proof::AssertionNode;
-use kedge_genesis::{Network, Params, Sats};
+use kedge_genesis::{L1Height, Network, Params, Sats};
 use kedge_store::{BondEnd, BondRows};
 
 #[tokio::test]
@@ -109,5 +110,49 @@ async fn signers_sign_no_slash_that_their_own_node_does_not_back() -> Result<()>
     let mut burnt = due.clone();
     burnt.output[0].value = Amount::from_sat(1_000_000);
     assert!(signer.sign_slash(&burnt).await.is_err(), "all of it as a fee");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_turn_that_failed_or_was_missed_is_made_up_for() -> Result<()> {
+    let world = World::new(2).await?;
+    let wrong = world.lie(0).await?;
+    world.prove(1, wrong.id).await?;
+    // Everybody has had a turn when the slash falls due.
+    world.sign().await?;
+    let due = wrong.deadline.plus(world.params.finality_depth);
+    while world.mine().await? < due {
+        assert!(world.sign().await?.is_empty());
+    }
+    let turn = |height: L1Height| height.0 as usize % world.signers.len();
+    let peers_of = |leader: usize| -> Vec<Peer> {
+        let others = world.signers.iter().enumerate().filter(|(place, _)| *place != leader);
+        others.map(|(_, signer)| Peer::Local(signer.clone())).collect()
+    };
+    let lost = |txid: Txid| world.chain.evict(&txid);
+
+    // Nobody gives a share at the leader's turn; at the same block somebody does later.
+    let (leader, next) = (turn(due), turn(due.next()));
+    assert!(world.signers[next].step(&peers_of(next)).await?.is_empty(), "it is not its turn");
+    assert!(world.signers[leader].step(&[]).await.is_err());
+    let sent = world.signers[leader].step(&peers_of(leader)).await?;
+    let [slash] = sent.as_slice() else { anyhow::bail!("{} slashes", sent.len()) };
+    // A turn that was taken is over.
+    lost(*slash);
+    assert!(world.signers[leader].step(&peers_of(leader)).await?.is_empty());
+
+    // The next one fails at its turn, and is away for as long as the others' turns last.
+    world.mine_empty().await?;
+    assert!(world.signers[next].step(&[]).await.is_err());
+    let at = world.mine_empty().await?;
+    assert_ne!(turn(at), next);
+    let sent = world.signers[next].step(&peers_of(next)).await?;
+    assert_eq!(sent.len(), 1);
+    lost(sent[0]);
+
+    // The third did not even see the block of its turn.
+    let third = turn(at);
+    world.mine_empty().await?;
+    assert_eq!(world.signers[third].step(&peers_of(third)).await?.len(), 1);
     Ok(())
 }
