@@ -7,12 +7,18 @@
 //! | `FIRST` | the first of them, 0 when it is not given |
 
 use anyhow::{Context, Result};
-use kedge_tests::sim::run;
+use kedge_tests::sim::{Story, run, run_telling};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
+
+/// A seed takes seconds. One that takes this long waits for what never comes, and its thread cannot be ended:
+/// the story is told and the whole run is over.
+const ENDLESS: Duration = Duration::from_secs(600);
 
 /// The number in an environment variable, if it is set.
 fn number(name: &str) -> Result<Option<u64>> {
@@ -38,21 +44,47 @@ fn replay(seed: u64) -> ExitCode {
     }
 }
 
+/// Seeds under way, since when, and what has happened.
+type Running = Mutex<BTreeMap<u64, (Instant, Story)>>;
+
+/// Ends the program when a seed has no end. Returns when nobody holds the other side of `ended` any more.
+fn watch(running: &Running, ended: &mpsc::Receiver<()>) {
+    while ended.recv_timeout(Duration::from_secs(1)) != Err(mpsc::RecvTimeoutError::Disconnected) {
+        for (seed, (since, story)) in &*running.lock().expect("nobody panics while holding it") {
+            if since.elapsed() > ENDLESS {
+                println!("\n{story}\nseed {seed} has not ended after {} s", ENDLESS.as_secs());
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
 fn many(first: u64, count: u64) -> Result<ExitCode> {
     // A panic is a failure of its seed, told with the others.
     std::panic::set_hook(Box::new(|_| {}));
     let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
     let cores = thread::available_parallelism()?.get();
+    let running = Running::default();
     thread::scope(|scope| {
+        let (alive, ended) = mpsc::channel();
+        let running = &running;
+        scope.spawn(move || watch(running, &ended));
         for _ in 0..cores {
-            scope.spawn(|| {
+            let alive = alive.clone();
+            let (next, done, failed) = (&next, &done, &failed);
+            scope.spawn(move || {
+                let _alive = alive;
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     if at >= count {
                         return;
                     }
-                    let outcome = run(first + at).outcome;
+                    let (seed, story) = (first + at, Story::default());
+                    let lock = || running.lock().expect("nobody panics while holding it");
+                    lock().insert(seed, (Instant::now(), story.clone()));
+                    let outcome = run_telling(seed, story).outcome;
+                    lock().remove(&seed);
                     let mut failed = failed.lock().expect("nobody panics while holding it");
                     if let Err(error) = outcome {
                         println!("\rseed {}: {error:#}", first + at);

@@ -7,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 use bitcoin::ScriptBuf;
 use kedge::engine::Heads;
 use kedge_fraud_proof::{AssertionNode, AssertionStatus};
-use kedge_genesis::{L2Number, Sats};
+use kedge_genesis::{L2Number, Params, Sats};
 use kedge_store::{L1Rows, L2Rows};
 use std::collections::BTreeMap;
 
 /// What is remembered of earlier steps.
-#[derive(Default)]
 pub(super) struct Checks {
+    params: &'static Params,
     /// The last final block that a party has known.
     finalized: BTreeMap<&'static str, L2Number>,
     /// The hash of every block that was final for anybody.
@@ -31,6 +31,19 @@ pub(super) struct Checks {
 }
 
 impl Checks {
+    pub(super) const fn new(params: &'static Params) -> Self {
+        Self {
+            params,
+            finalized: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            assertions: BTreeMap::new(),
+            deposits: Vec::new(),
+            scripts: Vec::new(),
+            news: Vec::new(),
+        }
+    }
+
     /// Checks a party's node.
     pub(super) fn host(&mut self, host: &Host, ledger: &Ledger, at_tip: bool) -> Result<()> {
         let Some(live) = &host.live else { return Ok(()) };
@@ -68,6 +81,10 @@ impl Checks {
         }
 
         for node in reader.tracker()?.nodes() {
+            if at_tip {
+                let (id, at, real) = (node.id, node.confirmed_at, ledger.height(&node.bond.txid));
+                ensure!(real == Some(at.0), "assertion {id} is confirmed at {real:?}, not {at}");
+            }
             self.assertion(node)?;
         }
         for (address, sats) in &self.deposits {
@@ -83,8 +100,11 @@ impl Checks {
     fn assertion(&mut self, node: &AssertionNode) -> Result<()> {
         let id = node.id;
         match node.status {
-            AssertionStatus::Settled { .. } => {
+            AssertionStatus::Settled { at } => {
                 ensure!(node.agrees, "the wrong assertion {id} settled");
+                // Its parent's window is over by then.
+                let due = node.confirmed_at.plus(self.params.challenge_window);
+                ensure!(at == due, "assertion {id} settled at {at}, its window ends with {due}");
             }
             AssertionStatus::Rejected { .. } => {
                 ensure!(!node.agrees, "the right assertion {id} was rejected");

@@ -4,6 +4,7 @@ use super::link::Link;
 use super::start::{BIRTHDAY, wallet_keys};
 use alloy_primitives::keccak256;
 use anyhow::{Context, Result};
+use bitcoin::Txid;
 use bitcoin::key::{Keypair, Secp256k1};
 use kedge::batcher::Batcher;
 use kedge::challenger::{Challenger, ChallengerOptions, Reporter};
@@ -22,6 +23,7 @@ use kedge_genesis::Params;
 use kedge_genesis::params::dev_secrets;
 use kedge_store::Store;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -100,6 +102,7 @@ pub(super) struct Live {
     proposer: Option<Proposer>,
     challenger: Option<Challenger>,
     publishers: Vec<(&'static str, Arc<Publisher>)>,
+    pub(super) wallet: Option<Arc<Wallet>>,
     pub(super) signer: Option<Arc<Signer>>,
 }
 
@@ -140,6 +143,7 @@ impl Host {
             proposer: None,
             challenger: None,
             publishers: Vec::new(),
+            wallet: None,
             signer: None,
         };
         match self.role {
@@ -186,6 +190,7 @@ impl Host {
         let wallet = self.wallet(store)?;
         let publisher = self.publisher("proof", store, &wallet)?;
         live.publishers.push(("proof", publisher.clone()));
+        live.wallet = Some(wallet.clone());
         live.challenger = Some(Challenger::new(
             self.params,
             live.engine.clone(),
@@ -206,6 +211,7 @@ impl Host {
         let batches = self.publisher("batch", store, &wallet)?;
         let assertions = self.publisher("assertion", store, &wallet)?;
         live.publishers = vec![("batch", batches.clone()), ("assertion", assertions.clone())];
+        live.wallet = Some(wallet.clone());
         let mempool = Arc::new(Mempool::new(
             MempoolConfig::new(engine.evm()),
             Arc::new(HeadState::new(engine.clone())),
@@ -253,6 +259,15 @@ impl Live {
             for status in publisher.pending().await {
                 all.push(format!("{name}: {status:?}"));
             }
+        }
+        all
+    }
+
+    /// The commit transactions whose reveals are not final.
+    pub(super) async fn open_commits(&self) -> BTreeSet<Txid> {
+        let mut all = BTreeSet::new();
+        for (_, publisher) in &self.publishers {
+            all.extend(publisher.pending().await.iter().filter_map(|status| status.commit));
         }
         all
     }

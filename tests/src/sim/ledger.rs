@@ -49,8 +49,8 @@ pub(super) struct Ledger {
     paid: BTreeMap<ScriptBuf, Vec<Paid>>,
     /// What spent an output.
     spent: HashMap<OutPoint, Arc<Transaction>>,
-    /// Heights of transactions.
-    heights: HashMap<Txid, u32>,
+    /// Transactions with their heights.
+    transactions: HashMap<Txid, (u32, Arc<Transaction>)>,
     proofs: Vec<ProofChunk>,
 }
 
@@ -83,7 +83,7 @@ impl Ledger {
         for tx in &block.txdata {
             let txid = tx.compute_txid();
             let shared = Arc::new(tx.clone());
-            self.heights.insert(txid, height);
+            self.transactions.insert(txid, (height, shared.clone()));
             for input in &tx.input {
                 self.vault_coins.remove(&input.previous_output);
                 self.spent.insert(input.previous_output, shared.clone());
@@ -98,7 +98,7 @@ impl Ledger {
             for (input, envelope) in envelopes(tx) {
                 if envelope.kind == Kind::Proof {
                     let from = tx.input.get(input as usize).map(|input| input.previous_output.txid);
-                    let committed = from.and_then(|txid| self.heights.get(&txid)).copied();
+                    let committed = from.and_then(|txid| self.height(&txid));
                     let committed = committed.unwrap_or(height);
                     self.proofs.push(ProofChunk { envelope, height, committed });
                 }
@@ -109,6 +109,21 @@ impl Ledger {
     /// What the vault holds, satoshis.
     pub(super) fn vault(&self) -> u64 {
         self.vault_coins.values().sum()
+    }
+
+    /// Whether an output is an unspent one of the vault.
+    pub(super) fn is_vaults(&self, outpoint: &OutPoint) -> bool {
+        self.vault_coins.contains_key(outpoint)
+    }
+
+    /// The height of a transaction's block.
+    pub(super) fn height(&self, txid: &Txid) -> Option<u32> {
+        self.transactions.get(txid).map(|(height, _)| *height)
+    }
+
+    /// A transaction.
+    pub(super) fn transaction(&self, txid: &Txid) -> Option<&Arc<Transaction>> {
+        self.transactions.get(txid).map(|(_, tx)| tx)
     }
 
     /// All payments to a script.

@@ -72,6 +72,9 @@ impl Liars {
         for publication in self.liar.publisher.pending().await {
             self.bonds.extend(publication.reveals.iter().filter_map(|reveal| reveal.txid));
         }
+        if self.bonds.is_empty() {
+            return Ok(());
+        }
         let key = key("liar");
         let bond = Bond::of(self.params, key.x_only_public_key().0).context("there are signers")?;
         for txid in &self.bonds {

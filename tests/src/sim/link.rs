@@ -8,10 +8,14 @@ use bitcoin::{Block, BlockHash, FeeRate, OutPoint, Transaction, Txid};
 use kedge::l1::{Bitcoin, Broadcast, ChainInfo, L1Error, Unspent};
 use kedge_genesis::L1Height;
 use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+
+/// Requests of one step: no step needs a hundredth of them, so one that makes them all has no end.
+pub(super) const MAX_REQUESTS: u32 = 50_000;
 
 /// How a party is connected to Bitcoin.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +72,10 @@ struct State {
     dead: Vec<&'static str>,
     /// What became of traps during this step.
     sprung: Vec<String>,
+    /// Requests during this step.
+    requests: u32,
+    /// Transactions that Bitcoin took from each party.
+    sent: BTreeMap<&'static str, BTreeSet<Txid>>,
 }
 
 /// How a step ended.
@@ -78,6 +86,8 @@ pub(super) struct Stepped<T> {
     pub(super) dead: Vec<&'static str>,
     /// What became of traps.
     pub(super) sprung: Vec<String>,
+    /// Whether it was broken off because it had no end.
+    pub(super) endless: bool,
 }
 
 impl Control {
@@ -97,18 +107,42 @@ impl Control {
         party: &'static str,
         step: impl Future<Output = T>,
     ) -> Stepped<T> {
-        self.0.lock().stepping = party;
+        {
+            let mut state = self.0.lock();
+            (state.stepping, state.requests) = (party, 0);
+        }
         let mut step = pin!(step);
         let outcome = poll_fn(|context| match step.as_mut().poll(context) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            // Dropped at the request that it died at, it does nothing more.
-            Poll::Pending if self.0.lock().dead.contains(&party) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                let state = self.0.lock();
+                // Dropped at the request that it died at, it does nothing more.
+                let over = state.dead.contains(&party) || state.requests >= MAX_REQUESTS;
+                if over { Poll::Ready(None) } else { Poll::Pending }
+            }
         })
         .await;
         let mut state = self.0.lock();
         let (dead, sprung) = (std::mem::take(&mut state.dead), std::mem::take(&mut state.sprung));
-        Stepped { outcome, dead, sprung }
+        let endless = outcome.is_none() && state.requests >= MAX_REQUESTS;
+        Stepped { outcome, dead, sprung, endless }
+    }
+
+    /// The transactions that Bitcoin took from a party.
+    pub(super) fn sent(&self, party: &'static str) -> BTreeSet<Txid> {
+        self.0.lock().sent.get(party).cloned().unwrap_or_default()
+    }
+
+    /// Counts a request. One too many never returns.
+    async fn count(&self) {
+        let too_many = {
+            let mut state = self.0.lock();
+            state.requests += 1;
+            state.requests >= MAX_REQUESTS
+        };
+        if too_many {
+            std::future::pending().await
+        }
     }
 
     /// The fault of this request of `party`, if a trap waits for it.
@@ -179,6 +213,7 @@ impl Link {
         act: &'static str,
         request: impl Future<Output = Result<T, L1Error>>,
     ) -> Result<T, L1Error> {
+        self.control.count().await;
         if matches!(*self.net.lock(), Net::Down) || self.control.is_dead(self.party) {
             return Err(unreachable());
         }
@@ -259,7 +294,15 @@ impl Bitcoin for Link {
     }
 
     async fn broadcast(&self, tx: &Transaction) -> Result<Broadcast, L1Error> {
-        self.pass("broadcast", self.bitcoin.broadcast(tx)).await
+        let broadcast = async {
+            let outcome = self.bitcoin.broadcast(tx).await?;
+            if outcome == Broadcast::Accepted {
+                let mut state = self.control.0.lock();
+                state.sent.entry(self.party).or_default().insert(tx.compute_txid());
+            }
+            Ok(outcome)
+        };
+        self.pass("broadcast", broadcast).await
     }
 
     async fn tx_out(&self, outpoint: &OutPoint, mempool: bool) -> Result<Option<Unspent>, L1Error> {

@@ -7,26 +7,33 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | `world` | everybody, what they do, and what happens to them |
+//! | `world` | everybody, and what the parties do |
+//! | `trouble` | what happens to them |
+//! | `deeds` | what people do who run no node |
 //! | `host` | a party: a node's parts over a store of its own |
 //! | `link` | a party's connection to Bitcoin, and where its process can end |
 //! | `users`, `purse` | users, and Bitcoin in the hands of those who run no node |
 //! | `liars` | dishonest people |
 //! | `ledger` | what Bitcoin's chain says, read by other code than the node's |
-//! | `checks`, `finish` | what has to hold at every step, and at the end |
+//! | `checks`, `watch` | what has to hold at every step: in every node, and of what goes to Bitcoin |
+//! | `finish`, `same` | what has to hold at the end, and that all nodes hold the same |
 //! | `start` | where every run begins |
 //! | `story` | what happened, for a person |
 
 mod checks;
+mod deeds;
 mod finish;
 mod host;
 mod ledger;
 mod liars;
 mod link;
 mod purse;
+mod same;
 mod start;
 mod story;
+mod trouble;
 mod users;
+mod watch;
 mod world;
 
 pub use story::Story;
@@ -60,7 +67,11 @@ impl Run {
 
 /// Runs a seed.
 pub fn run(seed: u64) -> Run {
-    let story = Story::default();
+    run_telling(seed, Story::default())
+}
+
+/// Runs a seed whose story somebody else can follow meanwhile.
+pub fn run_telling(seed: u64, story: Story) -> Run {
     let told = story.clone();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;

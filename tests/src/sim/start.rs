@@ -4,7 +4,6 @@ use crate::sim_bitcoin::SimBitcoin;
 use anyhow::{Context, Result};
 use bitcoin::hashes::Hash as _;
 use bitcoin::{ScriptBuf, WScriptHash};
-use kedge::l1::rust_network;
 use kedge::wallet::WalletKeys;
 use kedge_genesis::{L1Height, L1Ref, Network, Params};
 use std::sync::OnceLock;
@@ -22,6 +21,17 @@ pub(super) const WALLETS: [(&str, u32); 7] = [
 
 /// Blocks on top of a reward before it can be spent.
 const MATURITY: u32 = 100;
+/// L1 blocks after which nothing is taken back any more.
+const FINALITY: u32 = 6;
+/// The deepest reorganisation.
+pub(super) const MAX_REORG: u32 = FINALITY - 1;
+/// How many blocks in a row a signer may miss.
+pub(super) const SIGNER_PATIENCE: u32 = 3;
+/// Blocks from a deadline on within which only the signers can move a bond. The verdict is final after
+/// [`FINALITY`] of them; the signers need up to [`SIGNER_PATIENCE`] and the slash one more; the deepest
+/// reorganisation can take it back as late as [`MAX_REORG`] blocks after that, with a mempool that forgets it;
+/// the signers and the slash need as many once more, and the block after that may be the proposer's.
+const BOND_MARGIN: u32 = FINALITY + (SIGNER_PATIENCE + 1) + MAX_REORG + (SIGNER_PATIENCE + 1) + 1;
 
 /// The wallet keys of somebody, made from the name.
 pub(super) fn wallet_keys(name: &str) -> WalletKeys {
@@ -34,15 +44,24 @@ pub(super) fn miner() -> ScriptBuf {
     ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([0xa5; 32]))
 }
 
+/// Where the rewards of everybody in [`WALLETS`] go, which takes long to derive.
+fn first_scripts() -> Result<&'static [ScriptBuf]> {
+    static SCRIPTS: OnceLock<Vec<ScriptBuf>> = OnceLock::new();
+    if let Some(scripts) = SCRIPTS.get() {
+        return Ok(scripts);
+    }
+    let network = Network::Dev.params().bitcoin;
+    let script = |name| Ok(wallet_keys(name).first_address(network)?.script_pubkey());
+    let scripts = WALLETS.iter().map(|(name, _)| script(name)).collect::<Result<_>>()?;
+    Ok(SCRIPTS.get_or_init(|| scripts))
+}
+
 /// A Bitcoin on which everybody's rewards can be spent. The same one every time.
 pub(super) fn bitcoin() -> Result<SimBitcoin> {
     let bitcoin = SimBitcoin::new();
-    for (name, rewards) in WALLETS {
-        let network = rust_network(Network::Dev.params().bitcoin);
-        let address = wallet_keys(name).first_address(Network::Dev.params().bitcoin)?;
-        debug_assert!(address.as_unchecked().is_valid_for_network(network));
-        for _ in 0..rewards {
-            bitcoin.mine_exactly_now(&address.script_pubkey(), &[])?;
+    for ((_, rewards), script) in WALLETS.iter().zip(first_scripts()?) {
+        for _ in 0..*rewards {
+            bitcoin.mine_exactly_now(script, &[])?;
         }
     }
     for _ in 0..MATURITY {
@@ -66,11 +85,11 @@ pub(super) fn params() -> Result<&'static Params> {
     Ok(PARAMS.get_or_init(|| Params {
         l1_start: start,
         l1_start_time: block.header.time,
-        finality_depth: 6,
+        finality_depth: FINALITY,
         sequencing_window: 14,
         channel_timeout: 8,
         challenge_window: 14,
-        bond_margin: 20,
+        bond_margin: BOND_MARGIN as u16,
         segment_target_gas: 200_000,
         max_chunk_bytes: 12_000,
         ..*Network::Dev.params()
