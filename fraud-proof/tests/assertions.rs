@@ -474,6 +474,61 @@ fn assertions_form_a_chain_and_old_ones_are_forgotten() {
     assert!(world.tracker.settled().l1.height >= L1Height(110));
 }
 
+/// Five windows without a new assertion: long enough for everything decided to be forgotten.
+fn wait(world: &mut World) {
+    for _ in 0..5 * world.params.challenge_window + 1 {
+        world.mine(vec![]);
+    }
+}
+
+#[test]
+fn a_right_assertion_that_only_a_wrong_one_continues_can_be_continued_after_any_time() {
+    let mut world = World::new(params());
+    for _ in 0..3 {
+        world.mine(vec![]);
+    }
+    let (right, tx) = world.propose();
+    world.mine(vec![tx]);
+    let mut body = world.tracker.build_assertion(&world.params, &Own(&world.own)).unwrap().unwrap();
+    assert_eq!(body.parent, right);
+    body.claims[0] = B256::repeat_byte(9);
+    let wrong = world.assertion(&body.encode(), world.params.proposer_bond);
+    let wrong_id = id_of(&wrong);
+    assert_eq!(
+        world.events(vec![wrong]),
+        [AssertionEvent::Proposed { id: wrong_id, agrees: false }]
+    );
+    wait(&mut world);
+    // Nobody proved the wrong one wrong. It is gone, and what it continued is not.
+    assert_eq!(world.tracker.get(&wrong_id), None);
+    assert_eq!(world.tracker.settled().id, right);
+    let (next, tx) = world.propose();
+    assert_eq!(world.events(vec![tx]), [AssertionEvent::Proposed { id: next, agrees: true }]);
+    assert_eq!(world.tracker.get(&next).unwrap().parent, right);
+    wait(&mut world);
+    assert_eq!(world.tracker.settled().id, next);
+    assert_eq!(world.tracker.nodes().iter().map(|node| node.id).collect::<Vec<_>>(), [next]);
+}
+
+#[test]
+fn assertions_catch_up_span_by_span_when_nobody_made_any_for_long() {
+    let mut world = World::new(params());
+    for _ in 0..10 * world.params.max_assertion_span {
+        world.mine(vec![]);
+    }
+    let mut parent = B256::ZERO;
+    // One assertion a block, each of the whole span, before the first of them settles.
+    for _ in 0..11 {
+        let (id, tx) = world.propose();
+        assert_eq!(world.events(vec![tx])[0], AssertionEvent::Proposed { id, agrees: true });
+        assert_eq!(world.tracker.get(&id).unwrap().parent, parent);
+        parent = id;
+    }
+    wait(&mut world);
+    assert_eq!(world.tracker.settled().id, parent);
+    assert!(world.tracker.settled().l1.height >= L1Height(50));
+}
+
 #[test]
 fn claims_have_known_hashes() {
     let claim = Claim {

@@ -9,11 +9,10 @@
 //!
 //! A fraud proof that is complete on Bitcoin up to and in the last block of the challenge window rejects
 //! the assertion and all that continue it (`proofs.rs`). One that nobody proved wrong settles with that
-//! block, if its parent is settled. Rejected assertions are forgotten four challenge windows later. Settled
-//! assertions are forgotten four challenge windows later if a settled one continues them; those that are
-//! not continued stay, so that the chain of true ones can always go on. Bonds bound how many there are, and
-//! of an assertion about which no proof counts any more only the last claim is kept, which its children
-//! continue.
+//! block, if its parent is settled. What is decided is forgotten four challenge windows later, but for the settled
+//! head, the furthest settled assertion that agrees: so the true ones can always go on, whatever false ones
+//! continue them, and bonds bound how many are remembered. Of an assertion about which no proof counts any
+//! more only the last claim is kept, which its children continue.
 
 mod commits;
 mod node;
@@ -36,7 +35,7 @@ use kedge_genesis::{L1Height, L1Ref, Params};
 
 /// Bytes of an assertion's body besides its claims.
 const BODY_HEAD_BYTES: usize = 32 + 32 + 4 + 32;
-/// Rejected assertions, and settled ones that are continued, are forgotten after so many challenge windows.
+/// Rejected and settled assertions but the settled head are forgotten after so many challenge windows.
 const KEEP_WINDOWS: u32 = 4;
 
 /// This node's own derivation of one L1 block.
@@ -272,16 +271,15 @@ impl AssertionTracker {
         }
     }
 
-    /// Forgets what was rejected long ago, and what settled long ago and is continued.
+    /// Forgets what was decided long ago, but for the settled head: a true assertion needs a parent that
+    /// can be named, and no other one will ever do better. What agrees follows from Bitcoin alone, so all
+    /// nodes remember the same.
     fn forget(&mut self, params: &Params) {
         let keep = params.challenge_window.saturating_mul(KEEP_WINDOWS);
-        let settled = |node: &AssertionNode| matches!(node.status, AssertionStatus::Settled { .. });
-        let continued: Vec<B256> =
-            self.nodes.iter().filter(|node| settled(node)).map(|node| node.parent).collect();
-        let now = self.l1;
+        let (now, head) = (self.l1, self.settled.id);
         self.nodes.retain(|node| {
             let old = node.deadline.plus(keep) <= now;
-            !(old && (node.is_rejected() || settled(node) && continued.contains(&node.id)))
+            !old || node.is_open() || node.id == head
         });
     }
 
