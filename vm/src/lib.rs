@@ -12,6 +12,7 @@
 //! | [`trie`] | the Merkle Patricia trie: lazily loaded, changes by path, proofs |
 //! | [`witness`] | recording what an execution read, and executing on nothing but that |
 //! | [`precompile`] | BIP-340 verification |
+//! | [`crypto`] | signatures and KZG proofs for the RISC-V program |
 //! | [`genesis`] | block 0 |
 //! | [`memory`] | a state in memory |
 //! | [`env`](mod@env) | EVMs for calls that are not part of the chain |
@@ -30,6 +31,7 @@
 extern crate alloc;
 
 pub mod config;
+pub mod crypto;
 pub mod env;
 pub mod exec;
 pub mod genesis;

@@ -27,6 +27,7 @@ global_asm!(
 
 extern "C" fn main() -> ! {
     ALLOCATOR.open();
+    kedge_vm::crypto::install();
     let input = INPUT as *const u32;
     // SAFETY: the machine puts the input's length and then its bytes there, and nothing writes to them.
     let input =
