@@ -38,8 +38,8 @@ pub struct Deposit {
 /// Why a vault output is not credited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Unattributed {
-    /// Its transaction spends the vault.
-    #[error("its transaction spends the vault")]
+    /// Its transaction spends the vault, or what counts as one ([`crate::vault::spends_vault`]).
+    #[error("its transaction spends the vault or another script without a key path")]
     SpendsVault,
     /// Its transaction has no tagged OP_RETURN of a deposit.
     #[error("its transaction names no recipient")]
@@ -100,7 +100,7 @@ pub fn scan_tx(
         return;
     }
     let txid = tx.compute_txid();
-    let recipients = if tx_spends_vault(tx, vault) {
+    let recipients = if tx_spends_vault(tx) {
         Err(Unattributed::SpendsVault)
     } else {
         recipients_of(tx, paid.len())

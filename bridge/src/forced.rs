@@ -117,13 +117,13 @@ impl Forced {
     /// When it pays too little.
     pub fn check_price(
         &self,
-        reveal: &Transaction,
+        payer: &Payer<'_>,
         input: u32,
         vault: &VaultScripts,
         height: L1Height,
         params: &Params,
     ) -> Result<(), ForcedFault> {
-        let (paid, price) = (paid(reveal, input, vault, height), self.price(params));
+        let (paid, price) = (payer.paid(input, vault, height), self.price(params));
         if paid < price { Err(ForcedFault::Price { paid, price }) } else { Ok(()) }
     }
 }
@@ -133,17 +133,28 @@ pub fn price_of(gas: u64, params: &Params) -> Sats {
     Sats(gas.saturating_mul(params.forced_sats_per_100_gas).div_ceil(100))
 }
 
-/// What a reveal pays for the message in its input number `input`.
-pub fn paid(reveal: &Transaction, input: u32, vault: &VaultScripts, height: L1Height) -> Sats {
-    let output = usize::try_from(input).ok().and_then(|vout| reveal.output.get(vout));
-    match output {
-        Some(output)
-            if vault.credits(&output.script_pubkey, height)
-                && parse_tx(reveal) == Ok(None)
-                && !tx_spends_vault(reveal, vault) =>
-        {
-            Sats(output.value.to_sat())
+/// A reveal as what pays for the messages in its inputs. Made once for all of them: it looks at the whole
+/// transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Payer<'a> {
+    reveal: &'a Transaction,
+    pays: bool,
+}
+
+impl<'a> Payer<'a> {
+    /// One that spends the vault or carries a tagged OP_RETURN pays nothing.
+    pub fn new(reveal: &'a Transaction) -> Self {
+        Self { reveal, pays: parse_tx(reveal) == Ok(None) && !tx_spends_vault(reveal) }
+    }
+
+    /// What it pays for the message in its input number `input`.
+    pub fn paid(&self, input: u32, vault: &VaultScripts, height: L1Height) -> Sats {
+        let output = usize::try_from(input).ok().and_then(|vout| self.reveal.output.get(vout));
+        match output {
+            Some(output) if self.pays && vault.credits(&output.script_pubkey, height) => {
+                Sats(output.value.to_sat())
+            }
+            _ => Sats::ZERO,
         }
-        _ => Sats::ZERO,
     }
 }

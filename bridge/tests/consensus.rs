@@ -11,7 +11,7 @@ use kedge_bridge::{
     envelope::{Kind, envelopes, leaf_script, sign_batch, split},
     multisig::SignError,
     payout::{Withdrawal, build_payout},
-    vault::{Vault, VaultHead, VaultScripts, spends_vault},
+    vault::{Vault, VaultHead, spends_vault},
 };
 use kedge_genesis::{Network, Params, Sats, params::dev_secrets};
 
@@ -149,8 +149,7 @@ fn any_two_of_three_signers_pay_and_one_does_not() {
         let tx = plan.multisig().assemble(&pair.map(|number| shares[number].clone())).unwrap();
         assert!(valid(&tx, plan.multisig().prevouts()));
         assert_eq!(tx.weight(), plan.multisig().signed_weight());
-        let scripts = VaultScripts::new(vault.script());
-        assert!(tx.input.iter().all(|input| spends_vault(&input.witness, &scripts)));
+        assert!(tx.input.iter().all(|input| spends_vault(&input.witness)));
     }
     // All three: only two are used, because NUMEQUAL takes no more.
     let tx = plan.multisig().assemble(&shares).unwrap();
@@ -235,7 +234,7 @@ fn recovery_spends_the_vault_after_its_delay_only() {
     let tx = vault.recover(&coins, elsewhere(), rate(2), &recovery).unwrap();
     let prevouts: Vec<_> = coins.iter().map(|coin| vault.tx_out(coin.value)).collect();
     assert!(valid(&tx, &prevouts));
-    assert!(spends_vault(&tx.input[0].witness, &VaultScripts::new(vault.script())));
+    assert!(spends_vault(&tx.input[0].witness));
 
     let mut early = tx;
     early.input[0].sequence = Sequence::from_height(params().recovery_delay - 1);

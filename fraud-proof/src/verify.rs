@@ -14,9 +14,10 @@ use crate::proof::{Proof, ProofFault, ProofHead, Run};
 use crate::segment::{SegmentError, TrieExecutor, Watch, output_root_of, run_segment};
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use alloy_primitives::{B256, Bytes};
 use bitcoin::Block;
-use kedge_bridge::derive::{DeriveError, L1Block, L1Lookup};
+use kedge_bridge::derive::{ChunkRef, DeriveError, L1Block, L1Lookup};
 use kedge_genesis::{L1Height, L1Ref, Params};
 use kedge_vm::{
     ExecuteError, ExecutedBlock, Header, Nibbles, Payload, StateSource, TrieDbError, TrieNodes,
@@ -385,6 +386,13 @@ impl<L: L1Lookup> L1Lookup for Window<'_, L> {
             return Err(Outside::Outside);
         }
         self.l1.l1_block(height).map_err(Outside::Machine)
+    }
+
+    fn chunk(&self, at: &ChunkRef, hash: B256) -> Result<Option<Vec<u8>>, Self::Error> {
+        if at.height <= self.above || at.height > self.end {
+            return Err(Outside::Outside);
+        }
+        self.l1.chunk(at, hash).map_err(Outside::Machine)
     }
 }
 

@@ -28,6 +28,9 @@ pub mod tags;
 pub mod units;
 
 pub use hash::tagged_hash;
-pub use params::{BitcoinNetwork, FORCED_BLOCKS_PER_EPOCH, FeeParams, Keys, Network, Params};
+pub use params::{
+    BATCH_EPOCH_READS, BATCH_SIGNATURES, BitcoinNetwork, FORCED_BLOCKS_PER_EPOCH, FeeParams, Keys,
+    MAX_L1_READS, Network, Params,
+};
 pub use state::{GenesisAccount, alloc};
 pub use units::{L1Height, L1Ref, L2Number, Sats};

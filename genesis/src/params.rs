@@ -185,8 +185,22 @@ pub struct Params {
 const CHUNK_OVERHEAD_VBYTES: u64 = 1_000;
 
 /// The most L1 blocks whose forced messages one epoch takes, so that deriving an epoch reads a bounded
-/// number of Bitcoin blocks however long the queue was held up.
-pub const FORCED_BLOCKS_PER_EPOCH: u32 = 16;
+/// number of Bitcoin blocks however long the queue was held up. Above 1, so that the queue catches up.
+pub const FORCED_BLOCKS_PER_EPOCH: u32 = 4;
+
+/// A batch begins no epoch once the batches of the same L1 block have had so many Bitcoin blocks read for
+/// their epochs' deposits and forced messages. An epoch takes one unless the forced queue is held up.
+pub const BATCH_EPOCH_READS: u32 = 16;
+
+/// How many signatures of batches are checked in one L1 block. Anybody can fill a block with envelopes whose
+/// signatures have to be checked before they are ignored.
+pub const BATCH_SIGNATURES: u32 = 500;
+
+/// The most Bitcoin blocks that a verdict on one segment reads: that which it is derived from; those for the
+/// epochs of its batches, of which the last may begin one short of the limit and meet a queue that is held up;
+/// and one in which a chunk of a batch should be and is not. An epoch whose window ends needs fewer, and only
+/// where no batch begins one.
+pub const MAX_L1_READS: u32 = 1 + (BATCH_EPOCH_READS + FORCED_BLOCKS_PER_EPOCH) + 1;
 
 impl Params {
     /// A segment ends at the first L2 block at which its witness meter reaches this many bytes, so that
@@ -337,9 +351,22 @@ pub mod dev_secrets {
     pub const MNEMONIC: &str = "test test test test test test test test test test test junk";
 }
 
-/// With the worst known opcode at 3,550 RISC-V instructions per gas, a segment of this much gas stays
-/// below 2^36 steps, which is what a dispute can search.
-const MAX_SEGMENT_GAS: u64 = 19_000_000;
+/// The most RISC-V steps of one verdict: what a dispute can search.
+pub const MAX_DISPUTE_STEPS: u64 = 1 << 36;
+/// The most gas of one segment.
+pub const MAX_SEGMENT_GAS: u64 = 19_000_000;
+/// RISC-V steps for each gas, at most: of the loop over the costliest thing (`docs/riscv.md`).
+pub const STEPS_PER_GAS: u64 = 1_750;
+/// RISC-V steps for each full Bitcoin block that a verdict reads, at most.
+pub const STEPS_PER_L1_READ: u64 = 900_000_000;
+/// RISC-V steps of a verdict besides: for the batches of its L1 block, and what comes with a proof.
+pub const OTHER_STEPS: u64 = 8_000_000_000;
+
+// One verdict can be searched, whatever anybody made it of. Tests measure that no figure is exceeded.
+const _: () = assert!(
+    MAX_SEGMENT_GAS * STEPS_PER_GAS + MAX_L1_READS as u64 * STEPS_PER_L1_READ + OTHER_STEPS
+        < MAX_DISPUTE_STEPS
+);
 
 // A segment ends at the first block that reaches the target, so it overshoots by one block at most.
 const _: () = {

@@ -14,10 +14,10 @@ use anyhow::Context;
 use bitcoin::key::Keypair;
 use kedge_bridge::{
     batch::{Batch, BatchBlock, encode},
-    derive::{DeriveState, L2Cursor, next_payload},
+    derive::{DeriveState, L2Cursor, Reads, next_payload},
     envelope::{Kind, sign_batch, split},
 };
-use kedge_genesis::{L1Height, L2Number, Params};
+use kedge_genesis::{BATCH_EPOCH_READS, L1Height, L2Number, Params};
 use kedge_store::{L1Rows, L2Rows, Reader};
 use kedge_vm::PayloadTx;
 use std::{sync::Arc, time::Duration};
@@ -99,7 +99,7 @@ impl Batcher {
         Ok(heads.latest.number <= heads.safe.number || self.in_flight().await)
     }
 
-    /// Whether the sequencer is still making the epochs up to Bitcoin's tip: one batch takes them all.
+    /// Whether the sequencer is still making the epochs up to Bitcoin's tip: a batch takes as many as it may.
     fn catching_up(&self) -> bool {
         let heads = self.engine.heads();
         heads.latest.origin.height.plus(self.origin_depth) < heads.l1_tip.height
@@ -210,7 +210,9 @@ fn make_batch(params: &Params, engine: &Engine) -> anyhow::Result<Option<(Batch,
         return Ok(None);
     }
     let state = reader.derive_state(tip)?.context("the derive state is missing")?;
-    let first = safe.next();
+    let (store, first) = (engine.store(), safe.next());
+    // Derivation counts the same way what one batch has read for its epochs.
+    let reads = Reads::new(store.as_ref());
     let mut parent = state.cursor;
     let mut blocks = Vec::new();
     let mut bytes = 0;
@@ -220,17 +222,13 @@ fn make_batch(params: &Params, engine: &Engine) -> anyhow::Result<Option<(Batch,
         let payload =
             reader.payload(number)?.with_context(|| format!("block {number} is missing"))?;
         let step = payload.sequence_number == 0;
+        if step && reads.count() >= BATCH_EPOCH_READS {
+            break;
+        }
         // What the rules put into the block is not part of the batch.
-        let (bare, _) = next_payload(
-            params,
-            &parent,
-            &state.epochs,
-            engine.store().as_ref(),
-            step,
-            None,
-            Vec::new(),
-        )?
-        .with_context(|| format!("block {number} does not follow from its parent"))?;
+        let (bare, _) =
+            next_payload(params, &parent, &state.epochs, &reads, step, None, Vec::new())?
+                .with_context(|| format!("block {number} does not follow from its parent"))?;
         let transactions: Vec<_> = payload
             .transactions
             .into_iter()
@@ -250,4 +248,48 @@ fn make_batch(params: &Params, engine: &Engine) -> anyhow::Result<Option<(Batch,
         blocks.push(block);
     }
     Ok(Some((Batch { first, last_origin, blocks }, state)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::world::World;
+    use alloy_primitives::Address;
+    use kedge_genesis::Network;
+
+    #[test]
+    fn a_sequencer_that_was_away_for_a_window_catches_up_in_batches_that_are_taken_whole() {
+        let params = Params { sequencing_window: 60, ..*Network::Dev.params() };
+        let mut world = World::of(Box::leak(Box::new(params)));
+        for _ in 0..20 {
+            world.mine(vec![]);
+        }
+        // More than one block's deposits in an epoch, so that one of its blocks begins none.
+        let to = |number: u8| Address::repeat_byte(number);
+        let deposits: Vec<_> = (0..20).map(|number| world.deposit(to(number), 20_000)).collect();
+        world.mine(deposits);
+        while world.height().0 < 55 {
+            world.mine(vec![]);
+        }
+        let mut taken = Vec::new();
+        loop {
+            while world.engine.heads().latest.origin.height < world.engine.heads().l1_tip.height {
+                world.build(vec![]).unwrap();
+            }
+            let Some((batch, _)) = make_batch(world.params, &world.engine).unwrap() else { break };
+            let reveal = world.reveal_batch(&batch);
+            let outcome = world.mine(vec![reveal]);
+            assert_eq!(outcome.notes, []);
+            assert_eq!((outcome.promoted, outcome.removed.len()), (batch.blocks.len(), 0));
+            let steps = batch.blocks.iter().filter(|block| block.epoch_step).count();
+            taken.push((steps, batch.blocks.len()));
+            // The tip moves on; all but the newest epochs are there.
+            if steps < 16 {
+                break;
+            }
+        }
+        assert_eq!(taken, [(16, 16), (16, 17), (16, 16), (10, 10)]);
+        let heads = world.engine.heads();
+        assert_eq!(heads.safe.origin.height.next(), heads.l1_tip.height);
+    }
 }

@@ -5,15 +5,15 @@ use super::{DeriveError, EpochInfo, ForcedCursor, Ignored, L1Lookup, L2Cursor, l
 use crate::attributes::attributes_tx;
 use crate::deposit::{Deposit, deposit_tx, deposits_in, vault_script_tx};
 use crate::envelope::{Envelope, Kind, envelopes};
-use crate::forced::{Forced, ForcedTx, decode_tx};
+use crate::forced::{Forced, ForcedTx, Payer, decode_tx};
 use crate::vault::VaultScripts;
 use alloc::vec::Vec;
 use alloy_consensus::Transaction as _;
 use alloy_primitives::Bytes;
+use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
-use bitcoin::{BlockHash, Transaction};
 use kedge_genesis::abi::L1Attributes;
-use kedge_genesis::{FORCED_BLOCKS_PER_EPOCH, L1Height, L1Ref, Params};
+use kedge_genesis::{BATCH_EPOCH_READS, FORCED_BLOCKS_PER_EPOCH, L1Height, L1Ref, Params};
 use kedge_vm::{Payload, PayloadTx, intrinsic_gas};
 
 /// Why a block does not follow from its cursor.
@@ -53,6 +53,11 @@ pub enum BlockFault {
         /// Its place in the payload.
         index: usize,
     },
+    /// The batches of its L1 block have had as many Bitcoin blocks read for epochs as they may.
+    #[error(
+        "the batches of one L1 block begin no epoch after {BATCH_EPOCH_READS} Bitcoin blocks were read for them"
+    )]
+    EpochReads,
     /// The listed transactions cost more than a block holds before any of them runs.
     #[error("the transactions cost {found} gas before they run, a block holds {limit}")]
     IntrinsicGas {
@@ -100,9 +105,9 @@ pub fn next_payload<L: L1Lookup>(
     timestamp: Option<u64>,
     user: Vec<Bytes>,
 ) -> Result<NextPayload, DeriveError<L::Error>> {
-    let mut deposits = EpochDeposits::default();
-    let list = BlockList { step, timestamp, user };
-    payload_after(params, cursor, epochs, earlier, &mut deposits, list)
+    let mut source = EpochSource::default();
+    let list = BlockList { step, timestamp, user, kept: true };
+    payload_after(params, cursor, epochs, earlier, &mut source, list)
 }
 
 /// What a sequencer decides of a block. See [`next_payload`].
@@ -110,18 +115,20 @@ pub(super) struct BlockList {
     pub(super) step: bool,
     pub(super) timestamp: Option<u64>,
     pub(super) user: Vec<Bytes>,
+    /// Whether the caller has a use for the payload. Without, only the cursor is right.
+    pub(super) kept: bool,
 }
 
-/// [`next_payload`] for a run of blocks, which share `deposits`.
+/// [`next_payload`] for a run of blocks, which share `source`.
 pub(super) fn payload_after<L: L1Lookup>(
     params: &Params,
     cursor: &L2Cursor,
     epochs: &[EpochInfo],
     earlier: &L,
-    deposits: &mut EpochDeposits,
+    source: &mut EpochSource,
     list: BlockList,
 ) -> Result<NextPayload, DeriveError<L::Error>> {
-    let BlockList { step, timestamp, user } = list;
+    let BlockList { step, timestamp, user, kept } = list;
     let epoch = match find_epoch(cursor, epochs, step) {
         Ok(epoch) => epoch,
         Err(fault) => return Ok(Err(fault)),
@@ -141,23 +148,34 @@ pub(super) fn payload_after<L: L1Lookup>(
         begin_epoch(params, epoch, &mut transactions);
     }
     let system = transactions.len();
+    let mut deposits = 0usize;
     if !next.epoch_complete {
-        let deposits = deposits.of(params, epoch, earlier)?;
-        take_deposits(params, epoch, deposits, &mut next, &mut transactions);
+        source.read(params, epoch, earlier)?;
+        let taken = take_deposits(params, &source.deposits, &mut next);
+        deposits = taken.len();
+        if kept {
+            let hash = bitcoin_hash(epoch.at);
+            let txs = taken.iter().map(|deposit| deposit_tx(hash, deposit, params));
+            transactions.extend(txs.map(PayloadTx::System));
+        }
         if next.epoch_complete {
-            take_forced(params, epoch, earlier, &mut next.forced, &mut transactions)?;
+            let forced = source.forced(params, epoch, earlier, next.forced)?;
+            next.forced = forced.after;
+            transactions.extend(forced.transactions.iter().cloned().map(PayloadTx::User));
         }
     }
     let ruled = transactions.len();
     transactions.extend(user.into_iter().map(PayloadTx::User));
 
-    let empty = transactions.len() == system;
+    let empty = transactions.len() == system && deposits == 0;
     let (lower, upper) = time_bounds(params, cursor, epoch, empty);
     next.timestamp = timestamp.unwrap_or(lower);
     if next.timestamp < lower || next.timestamp > upper {
         return Ok(Err(BlockFault::Timestamp { found: next.timestamp, lower, upper }));
     }
-    if let Err(fault) = check_transactions(params, &transactions, ruled) {
+    let left_out = if kept { 0 } else { deposits as u64 };
+    let gas = params.deposit_gas.saturating_mul(left_out);
+    if let Err(fault) = check_transactions(params, &transactions, ruled, gas) {
         return Ok(Err(fault));
     }
     let payload = Payload {
@@ -217,53 +235,76 @@ fn bitcoin_hash(at: L1Ref) -> BlockHash {
     BlockHash::from_byte_array(at.hash.0)
 }
 
-/// The deposits of the epoch that was asked for last: an epoch with thousands of them takes hundreds of
-/// blocks, which need not read all of the Bitcoin block again.
+/// What the epoch that was asked for last takes from Bitcoin: an epoch with thousands of deposits takes
+/// hundreds of blocks, which need not read all of the Bitcoin block again, and neither does a block that is
+/// tried again because what a sequencer listed beside was not allowed.
 #[derive(Default)]
-pub(super) struct EpochDeposits {
+pub(super) struct EpochSource {
     at: Option<L1Ref>,
     deposits: Vec<Deposit>,
+    forced: Option<ForcedTxs>,
 }
 
-impl EpochDeposits {
-    fn of<L: L1Lookup>(
+/// The forced transactions of an epoch.
+struct ForcedTxs {
+    before: ForcedCursor,
+    transactions: Vec<Bytes>,
+    after: ForcedCursor,
+}
+
+impl EpochSource {
+    /// Finds the epoch's deposits.
+    fn read<L: L1Lookup>(
         &mut self,
         params: &Params,
         epoch: &EpochInfo,
         earlier: &L,
-    ) -> Result<&[Deposit], DeriveError<L::Error>> {
+    ) -> Result<(), DeriveError<L::Error>> {
         if self.at != Some(epoch.at) {
             let block = lookup(earlier, epoch.at)?;
             let scan = deposits_in(&block, &epoch.vault, params.min_deposit, epoch.at.height);
-            *self = Self { at: Some(epoch.at), deposits: scan.deposits };
+            *self = Self { at: Some(epoch.at), deposits: scan.deposits, forced: None };
         }
-        Ok(&self.deposits)
+        Ok(())
+    }
+
+    /// What the epoch takes of the queue as it is `before`.
+    fn forced<L: L1Lookup>(
+        &mut self,
+        params: &Params,
+        epoch: &EpochInfo,
+        earlier: &L,
+        before: ForcedCursor,
+    ) -> Result<&ForcedTxs, DeriveError<L::Error>> {
+        let forced = match self.forced.take().filter(|forced| forced.before == before) {
+            Some(forced) => forced,
+            None => {
+                let (mut after, mut transactions) = (before, Vec::new());
+                take_forced(params, epoch, earlier, &mut after, &mut transactions)?;
+                ForcedTxs { before, transactions, after }
+            }
+        };
+        Ok(self.forced.insert(forced))
     }
 }
 
-/// Appends the next deposits of the epoch, as many as one block takes.
-fn take_deposits(
+/// The next deposits of the epoch, as many as one block takes.
+fn take_deposits<'d>(
     params: &Params,
-    epoch: &EpochInfo,
-    deposits: &[Deposit],
+    deposits: &'d [Deposit],
     next: &mut L2Cursor,
-    transactions: &mut Vec<PayloadTx>,
-) {
+) -> &'d [Deposit] {
     let room = params.deposits_gas_per_block.checked_div(params.deposit_gas).unwrap_or(1).max(1);
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     let done = usize::try_from(next.deposits_taken).unwrap_or(usize::MAX);
     let rest = deposits.get(done..).unwrap_or_default();
-    transactions.extend(
-        rest.iter()
-            .take(room)
-            .map(|deposit| PayloadTx::System(deposit_tx(bitcoin_hash(epoch.at), deposit, params))),
-    );
     next.epoch_complete = rest.len() <= room;
     next.deposits_taken = if next.epoch_complete {
         0
     } else {
         u32::try_from(done.saturating_add(room)).unwrap_or(u32::MAX)
     };
+    rest.get(..room).unwrap_or(rest)
 }
 
 /// Appends the transactions of queued forced messages, first in first out, up to the epoch's share of
@@ -274,7 +315,7 @@ fn take_forced<L: L1Lookup>(
     epoch: &EpochInfo,
     earlier: &L,
     queue: &mut ForcedCursor,
-    transactions: &mut Vec<PayloadTx>,
+    transactions: &mut Vec<Bytes>,
 ) -> Result<(), DeriveError<L::Error>> {
     let mut budget = params.forced_gas_per_epoch;
     let last = queue.height.plus(FORCED_BLOCKS_PER_EPOCH.saturating_sub(1)).min(epoch.at.height);
@@ -285,20 +326,21 @@ fn take_forced<L: L1Lookup>(
             earlier.l1_block(queue.height)?
         };
         let messages = block.txdata.iter().flat_map(|tx| {
-            envelopes(tx)
-                .into_iter()
-                .filter(|(_, envelope)| envelope.kind == Kind::Forced)
-                .map(move |(input, envelope)| (tx, input, envelope))
+            let mut payer = None;
+            envelopes(tx).into_iter().filter(|(_, envelope)| envelope.kind == Kind::Forced).map(
+                move |(input, envelope)| {
+                    (*payer.get_or_insert_with(|| Payer::new(tx)), input, envelope)
+                },
+            )
         });
         let skip = usize::try_from(queue.skip).unwrap_or(usize::MAX);
-        for (tx, input, envelope) in messages.skip(skip) {
+        for (payer, input, envelope) in messages.skip(skip) {
             let height = queue.height;
-            if let Ok(message) = forced_message(params, tx, input, &envelope, &epoch.vault, height)
-            {
+            let message = forced_message(params, &payer, input, &envelope, &epoch.vault, height);
+            if let Ok(message) = message {
                 let Some(rest) = budget.checked_sub(message.gas) else { return Ok(()) };
                 budget = rest;
-                transactions
-                    .extend(message.transactions.into_iter().map(|tx| PayloadTx::User(tx.raw)));
+                transactions.extend(message.transactions.into_iter().map(|tx| tx.raw));
             }
             queue.skip = queue.skip.saturating_add(1);
         }
@@ -307,13 +349,13 @@ fn take_forced<L: L1Lookup>(
     Ok(())
 }
 
-/// The forced message of an envelope in input number `input` of `reveal`.
+/// The forced message of an envelope in input number `input` of the reveal that pays for it.
 ///
 /// Its price is due to the vault as it is when the message's turn comes, so a message that waits through a
 /// rotation is still paid for.
 pub(super) fn forced_message(
     params: &Params,
-    reveal: &Transaction,
+    payer: &Payer<'_>,
     input: u32,
     envelope: &Envelope,
     vault: &VaultScripts,
@@ -323,7 +365,7 @@ pub(super) fn forced_message(
         return Err(Ignored::NotOurs);
     }
     let message = Forced::decode(&envelope.body, params).map_err(Ignored::Forced)?;
-    message.check_price(reveal, input, vault, height, params).map_err(Ignored::Forced)?;
+    message.check_price(payer, input, vault, height, params).map_err(Ignored::Forced)?;
     // Declared gas is what is paid for, so it has to cover what a transaction costs in any case.
     let covers = |tx: &ForcedTx| intrinsic_gas(&tx.raw) <= tx.gas;
     if message.transactions.iter().all(covers) { Ok(message) } else { Err(Ignored::ForcedGas) }
@@ -331,14 +373,15 @@ pub(super) fn forced_message(
 
 /// Checks that a block can hold what it lists before any of it runs. The first `ruled` transactions are
 /// those that the rules put there: they count with all the gas that they may use, so that nothing that a
-/// sequencer lists beside them takes their room.
+/// sequencer lists beside them takes their room. `left_out` is the gas of deposits that are not listed.
 fn check_transactions(
     params: &Params,
     transactions: &[PayloadTx],
     ruled: usize,
+    left_out: u64,
 ) -> Result<(), BlockFault> {
     let limit = params.block_gas_limit;
-    let mut found = params.block_overhead_gas;
+    let mut found = params.block_overhead_gas.saturating_add(left_out);
     for (index, tx) in transactions.iter().enumerate() {
         let gas = match tx {
             PayloadTx::System(deposit) => deposit.gas_limit,

@@ -19,12 +19,13 @@ pub(super) enum Step {
     Complete(Vec<ChunkRef>),
 }
 
-/// What the batch `envelope` found at `at` does.
+/// What the batch `envelope` found at `at` does. `signatures` is how many are still checked in its L1 block.
 pub(super) fn accept(
     params: &Params,
     state: &DeriveState,
     at: ChunkRef,
     envelope: &Envelope,
+    signatures: &mut u32,
 ) -> Result<Step, Ignored> {
     let header = &envelope.header;
     if !envelope.fits(params) {
@@ -50,8 +51,11 @@ pub(super) fn accept(
     }
     // Last, because it is what costs. An open channel's id is what was signed.
     let signed = || params.keys.is_some_and(|keys| header.signed_by(Kind::Batch, &keys.sequencer));
-    if open.is_none() && !signed() {
-        return Err(Ignored::Signature);
+    if open.is_none() {
+        *signatures = signatures.checked_sub(1).ok_or(Ignored::Signatures)?;
+        if !signed() {
+            return Err(Ignored::Signature);
+        }
     }
     let mut channel = match open {
         Some(open) => open.clone(),

@@ -7,7 +7,8 @@
 //! 1. header time, the vault's head and scripts, and the block itself as a new origin;
 //! 2. a channel that is too old is closed;
 //! 3. batch envelopes in the order of transactions and inputs; each batch that becomes complete yields
-//!    its blocks at once, as far as all of them together stay within one [`Budget`];
+//!    its blocks at once, as far as all of them together stay within one [`Budget`] and begin no epoch
+//!    after [`BATCH_EPOCH_READS`] Bitcoin blocks were read for epochs;
 //! 4. epochs whose sequencing window ends here are made without the sequencer.
 //!
 //! Not checked here: that a Bitcoin block is valid or in the best chain. Whoever supplies it does that.
@@ -17,26 +18,29 @@ mod channel;
 pub mod codec;
 mod epoch;
 mod note;
+mod reads;
 mod state;
 
 pub use block::{BlockFault, NextPayload, next_payload, time_bounds};
 pub use channel::read_chunk;
 pub use epoch::{MEDIAN_TIME_SPAN, fee_rate, median_time, subsidy};
 pub use note::{BatchDrop, BatchOutcome, BatchSeen, Ignored, Note};
+pub use reads::Reads;
 pub use state::{ChunkRef, DeriveState, EpochInfo, ForcedCursor, L2Cursor, OpenChannel};
 
 use crate::batch::{self, BatchFault, Budget};
-use crate::envelope::{Envelope, Kind, envelopes};
+use crate::envelope::{Envelope, Kind, chunk_hash, envelopes};
+use crate::forced::Payer;
 use crate::vault::VaultState;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloy_primitives::B256;
 use bitcoin::Block;
 use bitcoin::hashes::Hash as _;
-use block::{BlockList, EpochDeposits, forced_message, payload_after};
+use block::{BlockList, EpochSource, forced_message, payload_after};
 use channel::Step;
 use core::ops::Range;
-use kedge_genesis::{L1Height, L1Ref, L2Number, Params};
+use kedge_genesis::{BATCH_EPOCH_READS, BATCH_SIGNATURES, L1Height, L1Ref, L2Number, Params};
 use kedge_vm::Payload;
 
 /// Bitcoin blocks that derivation may have to read again: the one that it processes and those before it.
@@ -49,6 +53,16 @@ pub trait L1Lookup {
     /// # Errors
     /// When this machine does not have it.
     fn l1_block(&self, height: L1Height) -> Result<Arc<Block>, Self::Error>;
+
+    /// The bytes of a batch's chunk, which the header of its batch says have that hash. None when the block
+    /// has no such chunk there.
+    ///
+    /// # Errors
+    /// When this machine does not have them.
+    fn chunk(&self, at: &ChunkRef, hash: B256) -> Result<Option<Vec<u8>>, Self::Error> {
+        let block = self.l1_block(at.height)?;
+        Ok(channel::read_chunk(&block, at).filter(|bytes| chunk_hash(bytes) == hash))
+    }
 }
 
 /// A Bitcoin block and where it is.
@@ -134,12 +148,14 @@ pub fn derive_part<L: L1Lookup>(
     if !linked {
         return Err(DeriveError::WrongBlock { height: l1.at.height });
     }
+    let known = Known { l1, earlier };
     let mut run = Run {
         params,
         l1,
-        lookup: Known { l1, earlier },
+        lookup: Reads::new(&known),
         budget: Budget::of(params),
-        deposits: EpochDeposits::default(),
+        signatures: BATCH_SIGNATURES,
+        source: EpochSource::default(),
         part,
         out: Derived {
             post: pre.clone(),
@@ -152,10 +168,10 @@ pub fn derive_part<L: L1Lookup>(
     run.open_epoch();
     run.close_stale_channel();
     for tx in &l1.block.txdata {
-        let mut txid = None;
+        let mut once = None;
         for (input, envelope) in envelopes(tx) {
-            let txid = *txid.get_or_insert_with(|| tx.compute_txid());
-            run.message(ChunkRef { height: l1.at.height, txid, input }, tx, &envelope)?;
+            let (txid, payer) = once.get_or_insert_with(|| (tx.compute_txid(), Payer::new(tx)));
+            run.message(ChunkRef { height: l1.at.height, txid: *txid, input }, payer, &envelope)?;
         }
     }
     run.end_windows()?;
@@ -168,11 +184,13 @@ pub fn derive_part<L: L1Lookup>(
 struct Run<'a, L> {
     params: &'a Params,
     l1: &'a L1Block,
-    lookup: Known<'a, L>,
+    lookup: Reads<'a, Known<'a, L>>,
     /// What the batches of this block may still decode to.
     budget: Budget,
-    /// Those of the current epoch.
-    deposits: EpochDeposits,
+    /// How many signatures of batches are still checked in this block.
+    signatures: u32,
+    /// What Bitcoin has for the current epoch.
+    source: EpochSource,
     /// The payloads to keep.
     part: Range<usize>,
     out: Derived,
@@ -213,19 +231,25 @@ impl<L: L1Lookup> Run<'_, L> {
     fn message(
         &mut self,
         at: ChunkRef,
-        tx: &bitcoin::Transaction,
+        payer: &Payer<'_>,
         envelope: &Envelope,
     ) -> Result<(), DeriveError<L::Error>> {
         let ignored =
             |reason| Note::Ignored { kind: envelope.kind, txid: at.txid, input: at.input, reason };
         match envelope.kind {
-            Kind::Batch => match channel::accept(self.params, &self.out.post, at, envelope) {
+            Kind::Batch => match channel::accept(
+                self.params,
+                &self.out.post,
+                at,
+                envelope,
+                &mut self.signatures,
+            ) {
                 Ok(Step::Complete(chunks)) => {
                     // A batch of one chunk leaves alone the bytes that it does not need.
                     let body = if chunks.len() == 1 {
                         envelope.body.clone()
                     } else {
-                        self.read_body(&chunks)?
+                        self.read_body(&chunks, &envelope.header.chunks)?
                     };
                     self.consume(envelope, &chunks, &body)?;
                 }
@@ -235,7 +259,8 @@ impl<L: L1Lookup> Run<'_, L> {
             Kind::Forced => {
                 // Its turn comes with an epoch; this is only to tell of those that never have one.
                 let vault = &self.out.post.vault;
-                let checked = forced_message(self.params, tx, at.input, envelope, vault, at.height);
+                let checked =
+                    forced_message(self.params, payer, at.input, envelope, vault, at.height);
                 if let Err(reason) = checked {
                     self.out.notes.push(ignored(reason));
                 }
@@ -247,12 +272,15 @@ impl<L: L1Lookup> Run<'_, L> {
     }
 
     /// The bytes of a channel, read again from Bitcoin.
-    fn read_body(&self, chunks: &[ChunkRef]) -> Result<Vec<u8>, DeriveError<L::Error>> {
+    fn read_body(
+        &self,
+        chunks: &[ChunkRef],
+        hashes: &[B256],
+    ) -> Result<Vec<u8>, DeriveError<L::Error>> {
         let mut body = Vec::new();
-        for at in chunks {
-            let block = self.lookup.l1_block(at.height)?;
-            let part = channel::read_chunk(&block, at)
-                .ok_or(DeriveError::WrongBlock { height: at.height })?;
+        for (at, hash) in chunks.iter().zip(hashes) {
+            let part = self.lookup.chunk(at, *hash)?;
+            let part = part.ok_or(DeriveError::WrongBlock { height: at.height })?;
             body.extend_from_slice(&part);
         }
         Ok(body)
@@ -311,7 +339,12 @@ impl<L: L1Lookup> Run<'_, L> {
         let mut taken: Option<(L2Number, L2Number)> = None;
         for block in batch.blocks {
             let (step, time) = (block.epoch_step, Some(block.timestamp));
-            match self.append(step, time, block.transactions)? {
+            let made = if step && self.lookup.count() >= BATCH_EPOCH_READS {
+                Err(BlockFault::EpochReads)
+            } else {
+                self.append(step, time, block.transactions)?
+            };
+            match made {
                 Ok(number) => taken = Some((taken.map_or(number, |(first, _)| first), number)),
                 Err(fault) => {
                     let Some((first, last)) = taken else {
@@ -359,12 +392,13 @@ impl<L: L1Lookup> Run<'_, L> {
         user: Vec<alloy_primitives::Bytes>,
     ) -> Result<Result<L2Number, BlockFault>, DeriveError<L::Error>> {
         let DeriveState { epochs, cursor, .. } = &self.out.post;
-        let list = BlockList { step, timestamp, user };
-        let (lookup, deposits) = (&self.lookup, &mut self.deposits);
-        let made = payload_after(self.params, cursor, epochs, lookup, deposits, list)?;
+        let kept = self.part.contains(&self.out.cursors.len());
+        let list = BlockList { step, timestamp, user, kept };
+        let (lookup, source) = (&self.lookup, &mut self.source);
+        let made = payload_after(self.params, cursor, epochs, lookup, source, list)?;
         Ok(made.map(|(payload, cursor)| {
             self.out.post.cursor = cursor;
-            if self.part.contains(&self.out.cursors.len()) {
+            if kept {
                 self.out.payloads.push(payload);
             }
             self.out.cursors.push(cursor);
@@ -387,6 +421,14 @@ impl<L: L1Lookup> L1Lookup for Known<'_, L> {
             Ok(Arc::clone(&self.l1.block))
         } else {
             self.earlier.l1_block(height)
+        }
+    }
+
+    fn chunk(&self, at: &ChunkRef, hash: B256) -> Result<Option<Vec<u8>>, Self::Error> {
+        if at.height == self.l1.at.height {
+            Ok(read_chunk(&self.l1.block, at).filter(|bytes| chunk_hash(bytes) == hash))
+        } else {
+            self.earlier.chunk(at, hash)
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::forced::ForcedFault;
 use alloc::vec::Vec;
 use alloy_primitives::B256;
 use bitcoin::Txid;
-use kedge_genesis::L2Number;
+use kedge_genesis::{BATCH_SIGNATURES, L2Number};
 
 /// A batch that became complete, and so consumed its index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +138,9 @@ pub enum Ignored {
     /// The sequencer did not sign it.
     #[error("the sequencer did not sign it")]
     Signature,
+    /// As many signatures as one L1 block's are checked were checked before.
+    #[error("{BATCH_SIGNATURES} batches before it in its L1 block had their signatures checked")]
+    Signatures,
     /// Its index is not the next one.
     #[error("its index is {found}, {expected} is next")]
     Index {
@@ -174,6 +177,7 @@ impl Ignored {
         match self {
             Self::NotOurs => "not_ours",
             Self::Signature => "signature",
+            Self::Signatures => "signatures",
             Self::Index { .. } => "index",
             Self::PreviousBody => "previous_body",
             Self::Channel => "channel",

@@ -84,7 +84,8 @@ pub struct DeriveState {
     pub l1: L1Ref,
     /// Header times of it and up to ten blocks before it, oldest first. Unix seconds.
     pub times: Vec<u32>,
-    /// The origin of the cursor, then every later L1 block: at most `sequencing_window` + 2.
+    /// The origin of the cursor, then every later L1 block: at most `sequencing_window` + 1, and one less while
+    /// the origin's epoch is incomplete.
     pub epochs: Vec<EpochInfo>,
     /// The batch of several chunks that has begun.
     pub channel: Option<OpenChannel>,
@@ -164,7 +165,7 @@ impl DeriveState {
             && p2tr(&self.vault)
             && self.epochs.iter().all(|epoch| p2tr(&epoch.vault))
             && !self.times.is_empty()
-            && self.epochs.len() <= most.saturating_add(2)
+            && self.epochs.len() <= most.saturating_add(usize::from(cursor.epoch_complete))
             && self.epochs.first().is_some_and(|epoch| epoch.at == cursor.origin)
             && self.epochs.last().is_some_and(|epoch| epoch.at == self.l1)
             && (origin > start || (origin == start && cursor.epoch_complete))

@@ -8,12 +8,16 @@ use kedge_bridge::batch::{BatchBlock, BatchFault};
 use kedge_bridge::deposit::{deposit_outputs, vault_script_tx};
 use kedge_bridge::derive::{
     BatchDrop, BatchOutcome, BatchSeen, BlockFault, DeriveError, DeriveState, Derived,
-    ForcedCursor, Ignored, L2Cursor, Note, derive, median_time, next_payload, subsidy, time_bounds,
+    ForcedCursor, Ignored, L2Cursor, Note, Reads, derive, derive_part, median_time, next_payload,
+    subsidy, time_bounds,
 };
 use kedge_bridge::envelope::{EnvelopeHeader, Kind, chunk_hash, parse_input};
 use kedge_bridge::forced;
 use kedge_bridge::op_return::Tagged;
-use kedge_genesis::{BitcoinNetwork, L1Height, L1Ref, L2Number, Network};
+use kedge_genesis::{
+    BATCH_EPOCH_READS, BATCH_SIGNATURES, BitcoinNetwork, FORCED_BLOCKS_PER_EPOCH, L1Height, L1Ref,
+    L2Number, MAX_L1_READS, Network, Params,
+};
 use kedge_vm::PayloadTx;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -250,7 +254,7 @@ fn forced_messages_queue_in_order_when_an_epoch_is_full() {
 }
 
 #[test]
-fn an_epoch_takes_forced_messages_of_sixteen_l1_blocks_at_most() {
+fn an_epoch_takes_forced_messages_of_four_l1_blocks_at_most() {
     let mut world = world();
     for _ in 0..19 {
         mine(&mut world, vec![]);
@@ -264,12 +268,175 @@ fn an_epoch_takes_forced_messages_of_sixteen_l1_blocks_at_most() {
     let mut cursor = world.state.cursor;
     cursor.forced = ForcedCursor { height: L1Height(1), skip: 0 };
     let epochs = &world.state.epochs;
-    for (height, transactions) in [(17, 1), (cursor.origin.height.0 + 3, 2)] {
+    for (height, transactions) in [(5, 1), (9, 1), (13, 1), (17, 1), (21, 2)] {
         let made = next_payload(&world.params, &cursor, epochs, &world.chain, true, None, vec![]);
         let (payload, next) = made.unwrap().unwrap();
         assert_eq!(next.forced, ForcedCursor { height: L1Height(height), skip: 0 });
         assert_eq!(payload.transactions.len(), transactions);
         cursor = next;
+    }
+}
+
+/// A world whose sequencer was away for so many L1 blocks, short of its window.
+fn away(blocks: u32) -> World {
+    let mut world = World::new(Params { sequencing_window: blocks + 8, ..params() });
+    for _ in 0..blocks {
+        mine(&mut world, vec![]);
+    }
+    world
+}
+
+/// One batch of as many epochs, made whatever the limit.
+fn batch_of_epochs(world: &mut World, epochs: usize) -> Vec<Transaction> {
+    for _ in 0..epochs {
+        world.build(true, None, vec![]).unwrap();
+    }
+    world.close(|_| {}, 0)
+}
+
+fn origin(world: &World) -> u32 {
+    world.state.cursor.origin.height.0
+}
+
+#[test]
+fn batches_of_one_l1_block_begin_sixteen_epochs_together() {
+    let cut = |index, number| {
+        let fault = BlockFault::EpochReads;
+        Note::BatchCut { index, number: L2Number(number), fault }
+    };
+    let mut world = away(40);
+    let reveals = batch_of_epochs(&mut world, 20);
+    let derived = mine(&mut world, reveals);
+    assert_eq!((derived.notes, origin(&world)), (vec![cut(0, 17)], 16));
+    // The known state of such a chain.
+    let known = b256!("24772f4b1ada014f0ff356beb3e8995407c5af4d712369c624848dd1a973fe25");
+    assert_eq!(world.state.hash(), known);
+    // The next L1 block has as many again, however many batches there are.
+    world.reset();
+    let mut reveals = batch_of_epochs(&mut world, 10);
+    reveals.extend(batch_of_epochs(&mut world, 7));
+    let derived = mine(&mut world, reveals);
+    assert_eq!((derived.notes, origin(&world)), (vec![cut(2, 33)], 32));
+    // What is left, and what came meanwhile.
+    world.reset();
+    let reveals = batch_of_epochs(&mut world, 10);
+    let derived = mine(&mut world, reveals);
+    assert_eq!((derived.notes, origin(&world)), (vec![], 42));
+}
+
+#[test]
+fn one_l1_block_has_so_many_signatures_of_batches_checked() {
+    for (forged, taken) in [(BATCH_SIGNATURES - 1, 1), (BATCH_SIGNATURES, 0)] {
+        let mut world = with_blocks(0, 0);
+        let good = world.close(|_| {}, 0).remove(0);
+        let forgery = altered(&mut world, &good, |header| {
+            header.signature = header.signature.map(|signature| signature.map(|byte| !byte));
+        });
+        let mut reveals: Vec<_> = (0..forged)
+            .map(|number| {
+                let mut forgery = forgery.clone();
+                forgery.lock_time = bitcoin::absolute::LockTime::from_consensus(number);
+                forgery
+            })
+            .collect();
+        reveals.push(good);
+        let derived = mine(&mut world, reveals);
+        assert_eq!(derived.batches.len(), taken);
+        let last = if taken == 1 { Ignored::Signature } else { Ignored::Signatures };
+        assert_eq!(reasons(&derived).last(), Some(&last));
+        let unchecked = reasons(&derived).iter().filter(|it| **it == Ignored::Signatures).count();
+        assert_eq!(unchecked, 1 - taken);
+    }
+}
+
+#[test]
+fn a_batch_goes_on_with_the_epoch_that_reached_the_limit() {
+    let mut world = away(15);
+    // Three deposits to a block: three blocks for the last epoch.
+    let deposits = world.deposit(9);
+    mine(&mut world, vec![deposits]);
+    mine(&mut world, vec![]);
+    for _ in 0..16 {
+        world.build(true, None, vec![]).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(!world.cursor.epoch_complete);
+        world.build(false, None, vec![]).unwrap();
+    }
+    assert!(world.cursor.epoch_complete);
+    let reveals = world.close(|_| {}, 0);
+    let derived = mine(&mut world, reveals);
+    assert_eq!((derived.notes, derived.payloads.len(), origin(&world)), (vec![], 18, 16));
+}
+
+#[test]
+fn a_queue_that_is_held_up_leaves_a_batch_fewer_epochs() {
+    let mut world = away(40);
+    // As if full blocks had held it up: epoch 21 and later ones.
+    world.state.cursor.origin = world.state.epochs[20].at;
+    world.state.epochs.drain(..20);
+    world.reset();
+    let pre = world.state.clone();
+    let reveals = batch_of_epochs(&mut world, 8);
+    let (l1, derived) = world.mine(reveals, 60_000, 1_000);
+    // Each reads its own block and four of the queue.
+    assert_eq!(origin(&world), 24);
+    let fault = BlockFault::EpochReads;
+    assert_eq!(derived.notes, [Note::BatchCut { index: 0, number: L2Number(5), fault }]);
+    let reads = Reads::new(&world.chain);
+    derive(&world.params, &pre, &l1, &reads).unwrap();
+    assert_eq!(reads.count(), 20);
+    assert!(reads.count() < MAX_L1_READS);
+    assert_eq!(reads.count(), BATCH_EPOCH_READS + FORCED_BLOCKS_PER_EPOCH);
+}
+
+#[test]
+fn at_most_one_epoch_is_due_whatever_state_has_the_shape_of_one() {
+    let mut world = world();
+    for _ in 0..12 {
+        mine(&mut world, vec![]);
+    }
+    let pre = world.state.clone();
+    let window = world.params.sequencing_window as usize;
+    assert!(pre.is_shaped(&world.params) && pre.cursor.epoch_complete);
+    assert_eq!(pre.epochs.len(), window + 1);
+    let derived = mine(&mut world, vec![]);
+    assert_eq!(derived.payloads.len(), 1);
+    // One that should have been finished before, and one more that should have been.
+    let mut late = pre.clone();
+    late.cursor.epoch_complete = false;
+    assert!(!late.is_shaped(&world.params));
+    let mut early = pre;
+    let mut epoch = early.epochs[0].clone();
+    epoch.at.height = epoch.at.height.prev().unwrap();
+    early.cursor.origin = epoch.at;
+    early.cursor.forced.height = epoch.at.height;
+    early.epochs.insert(0, epoch);
+    assert!(!early.is_shaped(&world.params));
+}
+
+#[test]
+fn a_part_of_a_blocks_payloads_is_that_part_of_all_of_them() {
+    let mut world = away(5);
+    let txs = vec![world.deposit(9), world.force(&[100_000], true)];
+    mine(&mut world, txs);
+    mine(&mut world, vec![]);
+    let pre = world.state.clone();
+    for epoch in 1..=6 {
+        world.build(true, None, vec![user_tx(epoch, 100_000, 3)]).unwrap();
+    }
+    for block in 7..=8 {
+        world.build(false, None, vec![user_tx(block, 100_000, 3)]).unwrap();
+    }
+    let reveals = world.close(|_| {}, 0);
+    let (l1, all) = world.mine(reveals, 60_000, 1_000);
+    assert_eq!(all.payloads.len(), 8);
+    for from in 0..=8 {
+        for to in from..=9 {
+            let part = derive_part(&world.params, &pre, &l1, &world.chain, from..to).unwrap();
+            assert_eq!(part.payloads, all.payloads[from..to.min(8)]);
+            assert_eq!(Derived { payloads: all.payloads.clone(), ..part }, all);
+        }
     }
 }
 

@@ -188,7 +188,7 @@ impl Run {
         assert_eq!(DeriveState::decode(&post.encode()).unwrap(), *post);
         assert!(post.is_shaped(&self.world.params));
         assert_eq!(post.epochs[0].at, post.cursor.origin);
-        assert!(post.epochs.len() <= self.world.params.sequencing_window as usize + 2);
+        assert!(post.epochs.len() <= self.world.params.sequencing_window as usize + 1);
         assert!(post.epochs.windows(2).all(|two| two[0].at.height.next() == two[1].at.height));
         assert_eq!(post.epochs.last().unwrap().at, post.l1);
         assert_eq!(derived.payloads.len(), derived.cursors.len());

@@ -142,9 +142,12 @@ fn a_spend_of_the_vault_is_no_deposit() {
     let mut annexed = witness.to_vec();
     annexed.push(vec![0x50]);
     assert_eq!(scan_with(outputs.clone(), Witness::from_slice(&annexed), &scripts).0, vec![]);
-    // Any other leaf does not commit to the vault's key.
+    // So is a spend of any other leaf under the vault's internal key: to tell costs too much.
     let mut other = witness.to_vec();
     other[3].push(0x51);
+    assert_eq!(scan_with(outputs.clone(), Witness::from_slice(&other), &scripts).0, vec![]);
+    // Under another key it is none.
+    other[4][7] ^= 1;
     assert_eq!(scan_with(outputs, Witness::from_slice(&other), &scripts).0.len(), 2);
 }
 

@@ -11,7 +11,7 @@ use kedge_bridge::{
     bond::Bond,
     deposit::deposit_outputs,
     envelope::{Envelope, Kind, split},
-    forced::{Forced, ForcedFault, encode, paid, price_of},
+    forced::{Forced, ForcedFault, Payer, encode, price_of},
     op_return::{TagFault, Tagged, parse_script, parse_tx},
     vault::{Vault, VaultScripts},
 };
@@ -115,7 +115,7 @@ fn a_forced_message_is_paid_by_the_output_at_its_input_and_by_nothing_that_count
     let scripts = VaultScripts::new(vault.script());
     let message = Forced::decode(&encode(&[forced_tx(1_000_000)]), params()).unwrap();
     let check = |tx: &bitcoin::Transaction, input| {
-        message.check_price(tx, input, &scripts, L1Height(5), params())
+        message.check_price(&Payer::new(tx), input, &scripts, L1Height(5), params())
     };
     let short = |paid| Err(ForcedFault::Price { paid: Sats(paid), price: Sats(10_000) });
     let enough = || pay(vault.script(), 10_000);
@@ -130,7 +130,10 @@ fn a_forced_message_is_paid_by_the_output_at_its_input_and_by_nothing_that_count
     // The vault's own money.
     let (leaf, control) = vault.spend_leaf();
     let spend = Witness::from_slice(&[leaf.to_bytes(), control]);
-    assert_eq!(paid(&tx(vec![spend], vec![enough()]), 0, &scripts, L1Height(5)), Sats(0));
+    assert_eq!(
+        Payer::new(&tx(vec![spend], vec![enough()])).paid(0, &scripts, L1Height(5)),
+        Sats(0)
+    );
 }
 
 #[test]

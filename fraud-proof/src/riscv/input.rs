@@ -5,7 +5,7 @@
 //! parameters by their hash, the Bitcoin blocks by the hash of the asserted one. The input is the record
 //!
 //! ```text
-//! [params, id, base, body, headers, [[height, transactions], …], proof]
+//! [params, id, base, body, headers, [[height, transactions], …], [chunk, …], proof]
 //! ```
 //!
 //! | field | content |
@@ -15,7 +15,10 @@
 //! | `body` | the assertion's, as on Bitcoin ([`AssertionBody`]) |
 //! | `headers` | 80 bytes for each Bitcoin block from the lowest that is read to the asserted one, ascending; none when none is read |
 //! | `height`, `transactions` | of every block that is read, ascending; what follows the header in the serialisation of BIP-144 |
+//! | `chunk` | the bytes of each chunk of a batch that is read, but for the batch's last, ascending by hash |
 //! | `proof` | the fraud proof |
+//!
+//! The header of a batch lists the hashes of its chunks, so those need no block around them.
 
 use crate::verify::{AssertionView, Verdict, verify};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -25,11 +28,12 @@ use alloy_primitives::B256;
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
-use bitcoin::{Block, Transaction, merkle_tree};
+use bitcoin::{Block, Transaction, Txid, WitnessMerkleNode, Wtxid, merkle_tree};
 use core::cell::RefCell;
 use kedge_bridge::assertion::AssertionBody;
-use kedge_bridge::derive::L1Lookup;
 use kedge_bridge::derive::codec::{CodecError, Reader, Writer};
+use kedge_bridge::derive::{ChunkRef, L1Lookup, read_chunk};
+use kedge_bridge::envelope::chunk_hash;
 use kedge_genesis::{L1Height, Params};
 
 /// Why there is no verdict on an input. None of it says anything about the assertion.
@@ -64,9 +68,9 @@ pub fn record_input<L: L1Lookup>(
     parent: B256,
     proof: &[u8],
 ) -> Result<(Verdict, Vec<u8>), L::Error> {
-    let recorder = Recorder { l1, read: RefCell::default() };
+    let recorder = Recorder { l1, read: RefCell::default(), chunks: RefCell::default() };
     let verdict = verify(params, &recorder, assertion, proof)?;
-    let read = recorder.read.into_inner();
+    let (read, chunks) = (recorder.read.into_inner(), recorder.chunks.into_inner());
     let mut headers = Vec::new();
     if let Some(lowest) = read.keys().next() {
         for height in lowest.0..=assertion.l1.height.0 {
@@ -87,6 +91,7 @@ pub fn record_input<L: L1Lookup>(
                 w.item(&serialize(&block.txdata).as_slice());
             });
         });
+        w.each(&chunks, |w, (_, chunk)| w.item(&chunk.as_slice()));
         w.item(&proof);
     });
     Ok((verdict, input))
@@ -96,6 +101,7 @@ pub fn record_input<L: L1Lookup>(
 struct Recorder<'a, L> {
     l1: &'a L,
     read: RefCell<BTreeMap<L1Height, Arc<Block>>>,
+    chunks: RefCell<BTreeMap<B256, Vec<u8>>>,
 }
 
 impl<L: L1Lookup> L1Lookup for Recorder<'_, L> {
@@ -105,6 +111,16 @@ impl<L: L1Lookup> L1Lookup for Recorder<'_, L> {
         let block = self.l1.l1_block(height)?;
         self.read.borrow_mut().insert(height, Arc::clone(&block));
         Ok(block)
+    }
+
+    fn chunk(&self, at: &ChunkRef, hash: B256) -> Result<Option<Vec<u8>>, L::Error> {
+        let chunk = self.l1.chunk(at, hash)?;
+        match &chunk {
+            Some(chunk) => drop(self.chunks.borrow_mut().insert(hash, chunk.clone())),
+            // That it is not there only the block shows.
+            None => drop(self.l1_block(at.height)?),
+        }
+        Ok(chunk)
     }
 }
 
@@ -124,13 +140,14 @@ impl<'a> Input<'a> {
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, InputFault> {
         let mut params: &[u8] = &[];
         let mut headers: &[u8] = &[];
-        let (id, base, body, transactions, proof) = Reader::record(bytes, |r| {
+        let (id, base, body, transactions, chunks, proof) = Reader::record(bytes, |r| {
             params = r.bytes()?;
             let (id, base) = (r.item()?, r.item()?);
             let body = r.bytes()?;
             headers = r.bytes()?;
             let blocks = r.each(usize::MAX, |r| r.list(|r| Ok((r.height()?, r.bytes()?))))?;
-            Ok::<_, CodecError>((id, base, body, blocks, r.bytes()?))
+            let chunks = r.each(usize::MAX, Reader::bytes)?;
+            Ok::<_, CodecError>((id, base, body, blocks, chunks, r.bytes()?))
         })
         .map_err(|_| InputFault::Record)?;
         let assertion = AssertionBody::decode(body).ok_or(InputFault::Record)?;
@@ -140,7 +157,8 @@ impl<'a> Input<'a> {
         }
         let headers = chain(headers, &assertion).ok_or(InputFault::Headers)?;
         let transactions = transactions.into_iter().collect();
-        let blocks = Blocks { headers, transactions, last: RefCell::default() };
+        let chunks = chunks.into_iter().map(|chunk| (chunk_hash(chunk), chunk)).collect();
+        let blocks = Blocks { headers, transactions, chunks, last: RefCell::default() };
         Ok(Self { params, id, base, body, assertion, blocks, proof })
     }
 }
@@ -166,6 +184,8 @@ fn chain(bytes: &[u8], assertion: &AssertionBody) -> Option<BTreeMap<L1Height, H
 pub(super) struct Blocks<'a> {
     headers: BTreeMap<L1Height, Header>,
     transactions: BTreeMap<L1Height, &'a [u8]>,
+    /// Chunks by hash.
+    chunks: BTreeMap<B256, &'a [u8]>,
     /// The block read last: derivation reads one several times in a row.
     last: RefCell<Option<(L1Height, Arc<Block>)>>,
 }
@@ -190,6 +210,14 @@ impl L1Lookup for Blocks<'_> {
         self.last.replace(Some((height, Arc::clone(&block))));
         Ok(block)
     }
+
+    fn chunk(&self, at: &ChunkRef, hash: B256) -> Result<Option<Vec<u8>>, InputFault> {
+        if let Some(chunk) = self.chunks.get(&hash) {
+            return Ok(Some(chunk.to_vec()));
+        }
+        let block = self.l1_block(at.height)?;
+        Ok(read_chunk(&block, at).filter(|chunk| chunk_hash(chunk) == hash))
+    }
 }
 
 /// Whether the block's transactions and their witnesses are those that its header commits to, no more and no
@@ -204,13 +232,34 @@ fn is_whole(block: &Block) -> bool {
     let different = ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
     let root = merkle_tree::calculate_root(ids.iter().map(|id| id.to_raw_hash()));
     let has_root = root == Some(block.header.merkle_root.to_raw_hash());
-    // A commitment without any witness left is not looked at by the library.
-    let stripped = coinbase.input.iter().all(|input| input.witness.is_empty())
-        && coinbase.output.iter().any(|output| {
-            output.script_pubkey.len() >= 38
-                && output.script_pubkey.as_bytes().starts_with(WITNESS_COMMITMENT)
-        });
-    coinbase.is_coinbase() && different && has_root && !stripped && block.check_witness_commitment()
+    coinbase.is_coinbase() && different && has_root && has_witnesses(block, coinbase, &ids)
+}
+
+/// Whether the witnesses of a block with these transaction ids are those that its coinbase commits to.
+fn has_witnesses(block: &Block, coinbase: &Transaction, ids: &[Txid]) -> bool {
+    let plain = |tx: &Transaction| tx.input.iter().all(|input| input.witness.is_empty());
+    // The last such output counts (BIP-141).
+    let commitment = coinbase.output.iter().rev().find_map(|output| {
+        let script = output.script_pubkey.as_bytes();
+        script.strip_prefix(WITNESS_COMMITMENT)?.first_chunk::<32>()
+    });
+    let Some(commitment) = commitment else { return block.txdata.iter().all(plain) };
+    let reserved = coinbase.input.first().and_then(|input| {
+        let mut items = input.witness.iter();
+        let reserved = items.next().filter(|_| items.next().is_none())?;
+        <&[u8; 32]>::try_from(reserved).ok()
+    });
+    let Some(reserved) = reserved else { return false };
+    // Without a witness the two ids of a transaction are the same; the coinbase's counts as zero.
+    let hashes = block.txdata.iter().zip(ids).map(|(tx, id)| {
+        if plain(tx) { Wtxid::from_raw_hash(id.to_raw_hash()) } else { tx.compute_wtxid() }
+    });
+    let coinbase = core::iter::once(Wtxid::all_zeros());
+    let hashes = coinbase.chain(hashes.skip(1)).map(|id| id.to_raw_hash());
+    let root = merkle_tree::calculate_root(hashes).map(WitnessMerkleNode::from_raw_hash);
+    root.is_some_and(|root| {
+        Block::compute_witness_commitment(&root, reserved).as_byte_array() == commitment
+    })
 }
 
 /// First bytes of the output script that commits to a block's witnesses (BIP-141).

@@ -1,7 +1,8 @@
-//! The largest proofs that anybody can make: every limit of a fraud proof holds for them.
+//! The largest proofs and the longest verdicts that anybody can make: every limit holds for them.
 
 mod big_state;
 mod case;
+mod derivation;
 #[path = "../proofs/memory.rs"]
 mod memory;
 mod witness;

@@ -2,6 +2,7 @@
 //! Each case is the worst of its kind that Bitcoin's and Kedge's limits allow, as far as it can be made.
 
 use crate::memory::measure;
+use crate::program::run;
 use crate::world::{Account, World, account, creation};
 use alloy_consensus::{EthereumTxEnvelope, SignableTransaction, TxEip2930, TxEip4844, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
@@ -11,14 +12,19 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::{Block, Transaction, Weight, Witness};
 use kedge_bridge::batch::{Batch, BatchBlock, Budget, encode};
 use kedge_bridge::deflate::deflate;
-use kedge_bridge::derive::{L1Block, L1Lookup, derive, next_payload};
+use kedge_bridge::derive::{L1Block, L1Lookup, Reads, derive, next_payload};
 use kedge_bridge::envelope::{EnvelopeHeader, Kind, chunk_hash, parse_input};
 use kedge_bridge::forced;
 use kedge_fraud_proof::proof::{HEAD_BYTES, MAX_CODES, MAX_CONTENT_BYTES};
+use kedge_fraud_proof::riscv::{Outcome, record_input};
 use kedge_fraud_proof::{
     AssertionView, Claim, FraudKind, Malformed, Proof, ProofFault, Verdict, build_proof, verify,
 };
-use kedge_genesis::{GenesisAccount, L1Height, L1Ref, Network, Params, Sats, alloc, predeploys};
+use kedge_genesis::params::{OTHER_STEPS, STEPS_PER_L1_READ};
+use kedge_genesis::{
+    BATCH_EPOCH_READS, GenesisAccount, L1Height, L1Ref, MAX_L1_READS, Network, Params, Sats, alloc,
+    predeploys,
+};
 use kedge_vm::{Header, MemoryDb, PayloadTx, genesis_block, output_root};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -90,7 +96,27 @@ impl Scene {
         });
         println!("{} MiB, {:?}: {verdict:?}", most >> 20, start.elapsed());
         assert!(most < MOST, "{} MiB: {verdict:?}", most >> 20);
+        self.takes_few_steps(bytes, verdict);
         (verdict, most)
+    }
+
+    /// The program comes to the same verdict, in as many steps as execution, Bitcoin blocks and the rest may
+    /// take.
+    fn takes_few_steps(&self, bytes: &[u8], verdict: Verdict) {
+        let reads = Reads::new(&self.disk);
+        let (recorded, input) =
+            record_input(&self.params, &reads, &self.view(), B256::ZERO, bytes).unwrap();
+        assert_eq!(recorded, verdict);
+        // The chunks that are not in the block itself, and the headers, do not count.
+        let read = u64::from(reads.count().min(MAX_L1_READS));
+        let machine = run(&input);
+        let Some(Outcome::Verdict { verdict: found, .. }) = Outcome::of(&machine) else {
+            panic!("{:?}", machine.halt())
+        };
+        assert_eq!(found, verdict);
+        println!("{read} Bitcoin blocks, {} million steps", machine.steps() / 1_000_000);
+        let most = read * STEPS_PER_L1_READ + OTHER_STEPS;
+        assert!(machine.steps() <= most, "{} steps of {most}", machine.steps());
     }
 
     /// The proof is right, and judging it stays within bounds.
@@ -253,19 +279,18 @@ fn forced_message(world: &mut World, gas: u64) -> Transaction {
 }
 
 #[test]
-fn a_batch_of_all_epochs_of_a_window_each_full_of_forced_transactions() {
+fn a_batch_of_as_many_epochs_as_it_may_have_each_full_of_forced_transactions() {
     let rich = account(1);
     let mut world = world(&rich);
-    let window = world.params.sequencing_window;
     let half = world.params.forced_gas_per_epoch * 46 / 100;
-    for _ in 0..window - 2 {
+    for _ in 0..BATCH_EPOCH_READS + 1 {
         let txs = vec![forced_message(&mut world, half), forced_message(&mut world, half)];
         world.mine(txs);
     }
     let (mut cursor, epochs) = (world.state.cursor, world.state.epochs.clone());
     let mut blocks = Vec::new();
     let mut bytes = 0;
-    while cursor.origin != world.state.l1 {
+    while blocks.len() < BATCH_EPOCH_READS as usize {
         let made = next_payload(&world.params, &cursor, &epochs, &world.chain, true, None, vec![]);
         let (payload, next) = made.unwrap().unwrap();
         for tx in &payload.transactions {
@@ -277,16 +302,18 @@ fn a_batch_of_all_epochs_of_a_window_each_full_of_forced_transactions() {
         blocks.push(BatchBlock { timestamp, epoch_step: true, transactions: vec![] });
         cursor = next;
     }
-    assert!(blocks.len() as u32 > window - 3 && bytes > 100 << 20, "{} {bytes}", blocks.len());
+    assert!(bytes > 10 << 20, "{bytes}");
     let first = world.state.cursor.number.next();
     let last_origin = cursor.origin.hash[..20].try_into().unwrap();
     let body = encode(&Batch { first, last_origin, blocks }).unwrap();
     let reveals = world.batch_body(&body);
     let txs = padded(&mut world, reveals);
     let scene = scene(&mut world, txs);
+    let reads = Reads::new(&scene.disk);
+    verify(&scene.params, &reads, &scene.view(), &scene.proof.encode()).unwrap();
+    // Each epoch's block, and the one at hand.
+    assert_eq!(reads.count(), BATCH_EPOCH_READS + 1);
     scene.proves();
-    // Each epoch's block for its deposits and for its messages, and those at hand.
-    assert!(scene.disk.reads.get() <= 3 * window, "{} reads", scene.disk.reads.get());
 }
 
 #[test]

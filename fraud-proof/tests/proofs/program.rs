@@ -1,7 +1,7 @@
 //! The verifier as a program on the RISC-V machine: says what native code says, and takes nothing on trust.
 
-use crate::world::{Chain, World, hashes, params};
-use alloy_primitives::B256;
+use crate::world::{Chain, World, account, hashes, params};
+use alloy_primitives::{Address, B256, TxKind, keccak256};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Block, Witness};
 use kedge_bridge::assertion::AssertionBody;
@@ -11,16 +11,17 @@ use kedge_bridge::envelope::chunk_hash;
 use kedge_fraud_proof::riscv::{
     InputFault, Machine, Outcome, Program, Stop, Subject, judge, record_input,
 };
-use kedge_fraud_proof::{AssertionView, FraudKind, Proof, Verdict, genesis_claim, verify};
-use kedge_genesis::{L1Height, Network, Params};
+use kedge_fraud_proof::{
+    AssertionView, FraudKind, Malformed, Proof, Verdict, genesis_claim, verify,
+};
+use kedge_genesis::params::MAX_DISPUTE_STEPS;
+use kedge_genesis::{L1Height, L2Number, Network, Params, Sats};
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
 const ELF: &[u8] = include_bytes!("../../program/kedge-program.elf");
 /// `unimp`, the one word that is no instruction by intent: compilers put it where the program cannot come.
 const UNIMP: u32 = 0xc000_1073;
-/// What a dispute can search.
-const MAX_STEPS: u64 = 1 << 36;
 
 pub(crate) static PROGRAM: LazyLock<Program> = LazyLock::new(|| Program::from_elf(ELF).unwrap());
 
@@ -29,7 +30,7 @@ const PARENT: B256 = B256::repeat_byte(0x77);
 /// Runs the program to its end.
 pub(crate) fn run(input: &[u8]) -> Machine {
     let mut machine = Machine::new(&PROGRAM.clone().with_input(input).unwrap());
-    assert!(matches!(machine.run(MAX_STEPS), Stop::Halt(_)), "no end after 2^36 steps");
+    assert!(matches!(machine.run(MAX_DISPUTE_STEPS), Stop::Halt(_)), "no end after 2^36 steps");
     machine
 }
 
@@ -89,6 +90,7 @@ struct Parts {
     body: Vec<u8>,
     headers: Vec<u8>,
     blocks: Vec<(u32, Vec<u8>)>,
+    chunks: Vec<Vec<u8>>,
     proof: Vec<u8>,
 }
 
@@ -103,6 +105,7 @@ impl Parts {
                 headers: r.bytes()?.to_vec(),
                 blocks: r
                     .each(usize::MAX, |r| r.list(|r| Ok((r.height()?.0, r.bytes()?.to_vec()))))?,
+                chunks: r.each(usize::MAX, |r| Ok(r.bytes()?.to_vec()))?,
                 proof: r.bytes()?.to_vec(),
             })
         })
@@ -122,6 +125,7 @@ impl Parts {
                     w.item(&transactions.as_slice());
                 });
             });
+            w.each(&self.chunks, |w, chunk| w.item(&chunk.as_slice()));
             w.item(&self.proof.as_slice());
         })
     }
@@ -283,6 +287,62 @@ fn nothing_in_an_input_can_be_another_than_the_assertion_says() {
     for bad in [&[][..], &[0xc0], &CASE.input[..40], &[&CASE.input[..], &[0]].concat()] {
         assert_eq!(outcome(bad), Outcome::Refused(InputFault::Record));
     }
+}
+
+#[test]
+fn a_chunk_of_a_batch_is_read_without_the_block_around_it() {
+    let mut world = World::new(Params { max_chunk_bytes: 2_000, ..params() });
+    let alice = account(1);
+    let deposit = world.deposit(&[(alice.address(), Sats(100_000_000))]);
+    world.mine(vec![deposit]);
+    let noise = (0..100u8).flat_map(|number| keccak256([number]).0).collect();
+    let tx = alice.send(0, TxKind::Call(Address::ZERO), 0, noise);
+    let mut reveals = world.batch_chunks(vec![vec![tx]]);
+    assert_eq!(reveals.len(), 2);
+    let last = reveals.pop().unwrap();
+    world.mine(reveals);
+    world.mine(vec![last]);
+    let truth = world.truth(0, 3);
+    assert_eq!(truth[2].number, L2Number(1));
+    let mut claims = hashes(&truth);
+    claims[2] = B256::repeat_byte(1);
+    let base = genesis_claim(&world.params).unwrap().hash();
+    let view = AssertionView { id: B256::repeat_byte(2), base, l1: world.at(3), claims: &claims };
+    let proof = world.prove(&view, 2);
+    let verdict = judge_both(&world.params, &world.chain, &view, &proof.encode());
+    assert_eq!(verdict, Verdict::Fraud { segment: 2, kind: FraudKind::OutputRoot });
+
+    let (_, input) =
+        record_input(&world.params, &world.chain, &view, PARENT, &proof.encode()).unwrap();
+    let good = Parts::of(&input);
+    let heights: Vec<_> = good.blocks.iter().map(|(height, _)| *height).collect();
+    assert_eq!((heights, good.chunks.len()), (vec![1, 3], 1));
+    let changed = |change: &dyn Fn(&mut Parts)| {
+        let mut parts = good.clone();
+        change(&mut parts);
+        outcome(&parts.encode())
+    };
+    let missing = Outcome::Refused(InputFault::Missing);
+    assert_eq!(changed(&|parts| parts.chunks.clear()), missing);
+    assert_eq!(changed(&|parts| parts.chunks[0][7] ^= 1), missing);
+    // The block around it does as well.
+    let around = (2, serialize(&world.chain.0[&2].txdata));
+    let whole = changed(&|parts| {
+        parts.chunks.clear();
+        parts.blocks.insert(1, around.clone());
+    });
+    assert_eq!(whole, outcome(&input));
+
+    // A state that a liar made up, whose chunk is nowhere: the block shows that.
+    let mut proof = proof;
+    let run = proof.run.as_mut().unwrap();
+    run.state.channel.as_mut().unwrap().chunks[0].input = 7;
+    proof.pre.derive_state = run.state.hash();
+    let mut lie = claims.clone();
+    lie[1] = proof.pre.hash();
+    let view = AssertionView { claims: &lie, ..view };
+    let verdict = judge_both(&world.params, &world.chain, &view, &proof.encode());
+    assert_eq!(verdict, Verdict::Malformed { reason: Malformed::Chain });
 }
 
 #[test]

@@ -254,7 +254,6 @@ impl World {
     /// The reveal of a batch of all unsafe blocks.
     pub(crate) fn batch(&mut self) -> Option<Transaction> {
         let (heads, reader) = (self.engine.heads(), self.store().reader());
-        let derive = derive_state(&reader, heads.l1_tip).unwrap();
         let first = heads.safe.number.next();
         let mut blocks = Vec::new();
         for number in first.0..=heads.latest.number.0 {
@@ -273,14 +272,20 @@ impl World {
             return None;
         }
         let last_origin = heads.latest.origin.hash[..20].try_into().unwrap();
-        let body = encode(&Batch { first, last_origin, blocks }).unwrap();
+        drop(reader);
+        Some(self.reveal_batch(&Batch { first, last_origin, blocks }))
+    }
+
+    /// The reveal of a batch.
+    pub(crate) fn reveal_batch(&mut self, batch: &Batch) -> Transaction {
+        let derive = derive_state(&self.store().reader(), self.engine.heads().l1_tip).unwrap();
         let (id, index) = (self.params.chain_id, derive.next_batch);
+        let body = encode(batch).unwrap();
         let mut parts =
             split(Kind::Batch, id, index, derive.prev_body, &body, self.params).unwrap();
         sign_batch(&mut parts, &keypair(&dev_secrets::SEQUENCER));
-        drop(reader);
         let (header, body) = &parts[0];
-        Some(self.reveal(Kind::Batch, header, body, Vec::new()))
+        self.reveal(Kind::Batch, header, body, Vec::new())
     }
 
     /// The reveal of the next assertion.
