@@ -134,7 +134,8 @@ fn state(one: &AssertionStatus) -> String {
         // Where blocks are made on demand there is no time to tell.
         let time = one.seconds_left.filter(|seconds| *seconds > 0);
         let time = time.map(|seconds| format!(" ({})", about(seconds)));
-        parts.push(format!("{left} blocks{} left", time.unwrap_or_default()));
+        let blocks = if left == 1 { "block" } else { "blocks" };
+        parts.push(format!("{left} {blocks}{} left", time.unwrap_or_default()));
     }
     let bond = show_btc(Sats(one.bond_sats));
     let bond = bond.trim_end_matches(" BTC").trim_end_matches('0').trim_end_matches('.');
@@ -244,6 +245,8 @@ mod tests {
         let expected =
             "challenged, 1 of 2 chunks, WRONG from segment 3, 4 blocks (~2 h) left, 1 BTC locked";
         assert_eq!(state(&one), expected);
+        one.blocks_left = Some(1);
+        assert!(state(&one).contains(" 1 block (~2 h) left"));
         one.stage = AssertionStage::Rejected;
         one.blocks_left = None;
         assert_eq!(state(&one), "rejected with what it continues, 1 BTC locked");

@@ -299,17 +299,28 @@ fn report(outcome: &L1Outcome) {
     if !outcome.solvency.holds() {
         tracing::error!(solvency = ?outcome.solvency, "the vault does not cover what it owes");
     }
-    tracing::info!(
-        height = outcome.at.height.0,
-        safe = outcome.safe.0,
-        promoted = outcome.promoted,
-        executed = outcome.appended.len(),
-        unwound = outcome.removed.len(),
-        batches = outcome.batches.len(),
-        deposits = outcome.deposits.len(),
-        paid = outcome.paid.len(),
-        "processed an L1 block"
-    );
+    let height = outcome.at.height.0;
+    let busy = outcome.promoted > 0
+        || !outcome.removed.is_empty()
+        || !outcome.batches.is_empty()
+        || !outcome.deposits.is_empty()
+        || !outcome.paid.is_empty();
+    // A first synchronisation passes many Bitcoin blocks that hold nothing of ours.
+    if busy || height.is_multiple_of(1000) {
+        tracing::info!(
+            height,
+            safe = outcome.safe.0,
+            promoted = outcome.promoted,
+            executed = outcome.appended.len(),
+            unwound = outcome.removed.len(),
+            batches = outcome.batches.len(),
+            deposits = outcome.deposits.len(),
+            paid = outcome.paid.len(),
+            "processed an L1 block"
+        );
+    } else {
+        tracing::debug!(height, safe = outcome.safe.0, "processed an L1 block");
+    }
 }
 
 #[cfg(test)]
