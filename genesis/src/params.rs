@@ -358,7 +358,7 @@ pub const MAX_SEGMENT_GAS: u64 = 19_000_000;
 /// RISC-V steps for each gas, at most: of the loop over the costliest thing (`docs/riscv.md`).
 pub const STEPS_PER_GAS: u64 = 1_750;
 /// RISC-V steps for each full Bitcoin block that a verdict reads, at most.
-pub const STEPS_PER_L1_READ: u64 = 900_000_000;
+pub const STEPS_PER_L1_READ: u64 = 1_100_000_000;
 /// RISC-V steps of a verdict besides: for the batches of its L1 block, and what comes with a proof.
 pub const OTHER_STEPS: u64 = 8_000_000_000;
 
