@@ -280,7 +280,7 @@ mod tests {
             let reveal = world.reveal_batch(&batch);
             let outcome = world.mine(vec![reveal]);
             assert_eq!(outcome.notes, []);
-            assert_eq!((outcome.promoted, outcome.removed.len()), (batch.blocks.len(), 0));
+            assert_eq!((outcome.promoted, outcome.removed.len()), (batch.blocks.len() as u64, 0));
             let steps = batch.blocks.iter().filter(|block| block.epoch_step).count();
             taken.push((steps, batch.blocks.len()));
             // The tip moves on; all but the newest epochs are there.
