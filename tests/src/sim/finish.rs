@@ -18,6 +18,10 @@ use std::sync::Arc;
 /// Blocks within which everything pending has to be done, besides what the windows take.
 const SLACK: u32 = 20;
 
+/// Satoshis below which an output of a publication that was given up may be left, because taking it back costs
+/// more at the highest fee estimates of a run.
+const WORTH_TAKING: u64 = 10_000;
+
 impl World {
     /// Lets everybody finish, and checks that they did.
     pub(super) async fn finish(&mut self) -> Result<()> {
@@ -170,7 +174,8 @@ impl World {
                 };
                 for (vout, output) in (0..).zip(&tx.output) {
                     let outpoint = OutPoint { txid, vout };
-                    if output.script_pubkey == bond || wallet.owns(outpoint) {
+                    let is_little = output.value.to_sat() < WORTH_TAKING;
+                    if is_little || output.script_pubkey == bond || wallet.owns(outpoint) {
                         continue;
                     }
                     let unspent = self.bitcoin.tx_out(&outpoint, true).await?.is_some();
