@@ -190,7 +190,7 @@ pub const FORCED_BLOCKS_PER_EPOCH: u32 = 4;
 
 /// A batch begins no epoch once the batches of the same L1 block have had so many Bitcoin blocks read for
 /// their epochs' deposits and forced messages. An epoch takes one unless the forced queue is held up.
-pub const BATCH_EPOCH_READS: u32 = 16;
+pub const BATCH_EPOCH_READS: u32 = 6;
 
 /// How many signatures of batches are checked in one L1 block. Anybody can fill a block with envelopes whose
 /// signatures have to be checked before they are ignored.
@@ -358,7 +358,7 @@ pub const MAX_SEGMENT_GAS: u64 = 19_000_000;
 /// RISC-V steps for each gas, at most: of the loop over the costliest thing (`docs/riscv.md`).
 pub const STEPS_PER_GAS: u64 = 1_750;
 /// RISC-V steps for each full Bitcoin block that a verdict reads, at most.
-pub const STEPS_PER_L1_READ: u64 = 1_100_000_000;
+pub const STEPS_PER_L1_READ: u64 = 2_100_000_000;
 /// RISC-V steps of a verdict besides: for the batches of its L1 block, and what comes with a proof.
 pub const OTHER_STEPS: u64 = 8_000_000_000;
 

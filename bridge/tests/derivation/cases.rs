@@ -299,29 +299,29 @@ fn origin(world: &World) -> u32 {
 }
 
 #[test]
-fn batches_of_one_l1_block_begin_sixteen_epochs_together() {
+fn batches_of_one_l1_block_begin_six_epochs_together() {
     let cut = |index, number| {
         let fault = BlockFault::EpochReads;
         Note::BatchCut { index, number: L2Number(number), fault }
     };
-    let mut world = away(40);
-    let reveals = batch_of_epochs(&mut world, 20);
+    let mut world = away(14);
+    let reveals = batch_of_epochs(&mut world, 8);
     let derived = mine(&mut world, reveals);
-    assert_eq!((derived.notes, origin(&world)), (vec![cut(0, 17)], 16));
+    assert_eq!((derived.notes, origin(&world)), (vec![cut(0, 7)], 6));
     // The known state of such a chain.
-    let known = b256!("24772f4b1ada014f0ff356beb3e8995407c5af4d712369c624848dd1a973fe25");
+    let known = b256!("f031fa8ac3b0eba607b2e0289f7f4a5ac16bb9daef7935a121db1ec3e6f4b0ac");
     assert_eq!(world.state.hash(), known);
     // The next L1 block has as many again, however many batches there are.
     world.reset();
-    let mut reveals = batch_of_epochs(&mut world, 10);
-    reveals.extend(batch_of_epochs(&mut world, 7));
+    let mut reveals = batch_of_epochs(&mut world, 4);
+    reveals.extend(batch_of_epochs(&mut world, 3));
     let derived = mine(&mut world, reveals);
-    assert_eq!((derived.notes, origin(&world)), (vec![cut(2, 33)], 32));
+    assert_eq!((derived.notes, origin(&world)), (vec![cut(2, 13)], 12));
     // What is left, and what came meanwhile.
     world.reset();
-    let reveals = batch_of_epochs(&mut world, 10);
+    let reveals = batch_of_epochs(&mut world, 4);
     let derived = mine(&mut world, reveals);
-    assert_eq!((derived.notes, origin(&world)), (vec![], 42));
+    assert_eq!((derived.notes, origin(&world)), (vec![], 16));
 }
 
 #[test]
@@ -351,12 +351,12 @@ fn one_l1_block_has_so_many_signatures_of_batches_checked() {
 
 #[test]
 fn a_batch_goes_on_with_the_epoch_that_reached_the_limit() {
-    let mut world = away(15);
+    let mut world = away(5);
     // Three deposits to a block: three blocks for the last epoch.
     let deposits = world.deposit(9);
     mine(&mut world, vec![deposits]);
     mine(&mut world, vec![]);
-    for _ in 0..16 {
+    for _ in 0..6 {
         world.build(true, None, vec![]).unwrap();
     }
     for _ in 0..2 {
@@ -366,7 +366,7 @@ fn a_batch_goes_on_with_the_epoch_that_reached_the_limit() {
     assert!(world.cursor.epoch_complete);
     let reveals = world.close(|_| {}, 0);
     let derived = mine(&mut world, reveals);
-    assert_eq!((derived.notes, derived.payloads.len(), origin(&world)), (vec![], 18, 16));
+    assert_eq!((derived.notes, derived.payloads.len(), origin(&world)), (vec![], 8, 6));
 }
 
 #[test]
@@ -380,12 +380,12 @@ fn a_queue_that_is_held_up_leaves_a_batch_fewer_epochs() {
     let reveals = batch_of_epochs(&mut world, 8);
     let (l1, derived) = world.mine(reveals, 60_000, 1_000);
     // Each reads its own block and four of the queue.
-    assert_eq!(origin(&world), 24);
+    assert_eq!(origin(&world), 22);
     let fault = BlockFault::EpochReads;
-    assert_eq!(derived.notes, [Note::BatchCut { index: 0, number: L2Number(5), fault }]);
+    assert_eq!(derived.notes, [Note::BatchCut { index: 0, number: L2Number(3), fault }]);
     let reads = Reads::new(&world.chain);
     derive(&world.params, &pre, &l1, &reads).unwrap();
-    assert_eq!(reads.count(), 20);
+    assert_eq!(reads.count(), 10);
     assert!(reads.count() < MAX_L1_READS);
     assert_eq!(reads.count(), BATCH_EPOCH_READS + FORCED_BLOCKS_PER_EPOCH);
 }

@@ -61,7 +61,7 @@ impl Filling {
         match self {
             Self::Transactions => world.tx(Witness::new(), vec![output(ScriptBuf::new())]),
             Self::Messages => forced(world, &[short_tx()]),
-            Self::Forced => forced(world, &vec![short_tx(); 380_000 / short_tx().len()]),
+            Self::Forced => forced(world, &vec![short_tx(); 330_000 / short_tx().len()]),
             Self::Deposits => {
                 let to = vec![(Address::repeat_byte(1), world.params.min_deposit); 20];
                 world.deposit(&to)

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use bitcoin::Txid;
 use bitcoin::key::{Keypair, Secp256k1};
 use kedge::batcher::Batcher;
-use kedge::challenger::{Challenger, ChallengerOptions, Reporter};
+use kedge::challenger::{Challenger, ChallengerEvent, ChallengerOptions, Reporter};
 use kedge::clock::Clock;
 use kedge::engine::{Engine, EngineOptions, open_store};
 use kedge::follow::follow_to_tip;
@@ -299,7 +299,13 @@ impl Live {
             }
             Act::Challenge => {
                 let challenger = self.challenger.as_ref().context("it is no challenger")?;
-                let events = challenger.step().await?;
+                let mut events = challenger.step().await?;
+                for event in &mut events {
+                    // The one time that is this machine's.
+                    if let ChallengerEvent::ProofBuilt { millis, .. } = event {
+                        *millis = 0;
+                    }
+                }
                 told.extend(events.iter().map(|event| format!("{event:?}")));
             }
             Act::Sign => {
