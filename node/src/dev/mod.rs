@@ -255,7 +255,8 @@ async fn open_bitcoin(path: &Path) -> anyhow::Result<Arc<Embedded>> {
     Ok(tokio::task::spawn_blocking(move || Embedded::open(&path)).await??)
 }
 
-/// Pays the accounts' first deposits, unless an earlier run did, and waits until they are credited.
+/// Pays the accounts' first deposits, unless an earlier run did, and waits until they are credited and what
+/// there is of the chain is in batches.
 async fn fund(methods: &DevMethods, accounts: &[DevAccount]) -> anyhow::Result<()> {
     methods.quiet().await;
     if methods.engine.store().reader().l1_sums()?.deposits > 0 {
@@ -266,8 +267,15 @@ async fn fund(methods: &DevMethods, accounts: &[DevAccount]) -> anyhow::Result<(
     if !methods.deposit_is_waiting() {
         methods.pay(&deposits).await?;
     }
-    methods.mine_blocks(1).await?;
-    methods.quiet().await;
+    // The blocks mined at first are more epochs than one batch begins. All but the newest are to be on Bitcoin.
+    for _ in 0..methods.engine.params().sequencing_window {
+        methods.mine_blocks(1).await?;
+        methods.quiet().await;
+        let heads = methods.engine.heads();
+        if heads.safe.origin.height.next() >= heads.l1_tip.height {
+            break;
+        }
+    }
     Ok(())
 }
 
