@@ -1,19 +1,18 @@
 //! What a challenger does, on an embedded Bitcoin.
 
+use super::hook::Hook;
 use super::town::{FINALITY, Fate, How, Party, Town, WINDOW, wrong};
 use crate::{
     challenger::{Abandonment, Alert, ChallengerEvent, ChallengerOptions, Reporter, Webhook},
     l1::{Bitcoin as _, Broadcast},
-    wallet::{Wallet, WalletKeys},
 };
-use axum::{Json, Router, extract::State, routing::post};
 use bitcoin::{Amount, FeeRate, TxOut};
 use kedge_bridge::bond::Bond;
 use kedge_fraud_proof::{AssertionStatus, FraudKind};
 use kedge_genesis::params::dev_secrets;
 use prometheus::Registry;
-use std::sync::{Arc, atomic::Ordering};
-use tokio::{net::TcpListener, sync::mpsc};
+use std::sync::atomic::Ordering;
+use tokio::net::TcpListener;
 
 fn alerts(events: &[ChallengerEvent]) -> Vec<&Alert> {
     let alerts = events.iter().filter_map(|event| match event {
@@ -292,14 +291,9 @@ async fn an_empty_wallet_is_an_alert_until_somebody_pays() {
     town.mine(1);
     assert!(one.names(&town).await.is_empty());
 
-    let keys = WalletKeys::from_seed(town.params.bitcoin, &[3; 32]);
-    let records = Arc::new(crate::l1::MemoryRecords::default());
-    let birthday = town.params.l1_start.height;
-    let payer = Wallet::open(records, "payer", &keys, town.params.bitcoin, birthday).unwrap();
-    payer.sync(&*town.chain).await.unwrap();
     let script_pubkey = one.challenger.address().unwrap().script_pubkey();
     let coin = TxOut { value: Amount::from_sat(1_000_000), script_pubkey };
-    payer.send(&*town.chain, &[coin], FeeRate::from_sat_per_vb_u32(2)).await.unwrap();
+    town.pay(&payer, &[coin], FeeRate::from_sat_per_vb_u32(2)).await;
     for expected in [&[][..], &["alert_over"], &["commit_confirmed", "revealed"], &["confirmed"]] {
         let told = one.names(&town).await;
         assert!(expected.iter().all(|name| told.contains(name)), "{expected:?} {told:?}");
@@ -310,17 +304,8 @@ async fn an_empty_wallet_is_an_alert_until_somebody_pays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_bitcoin_is_an_alert_on_the_webhook_and_in_the_metrics() {
-    let (sender, mut received) = mpsc::unbounded_channel::<serde_json::Value>();
-    let hook = |State(sender): State<mpsc::UnboundedSender<_>>, Json(body): Json<_>| async move {
-        sender.send(body).unwrap();
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/hook", post(hook)).with_state(sender);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-
+    let Hook { webhook, mut received, .. } = Hook::new().await;
     let registry = Registry::new();
-    let webhook = Webhook::new(&format!("http://{address}/hook")).unwrap();
     let report = Reporter::default().with_webhook(webhook).with_metrics(&registry).unwrap();
     let party = Party::new(1);
     let town = Town::new(&[(&party, 1)]).await;

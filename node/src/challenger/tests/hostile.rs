@@ -1,17 +1,10 @@
 //! What others do to keep a challenger from its work.
 
+use super::hook::Hook;
 use super::town::{How, Party, Town, wrong};
-use crate::{
-    challenger::{ChallengerEvent, Reporter, Webhook},
-    wallet::{Wallet, WalletKeys},
-};
-use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use crate::challenger::{ChallengerEvent, Reporter};
 use bitcoin::{Amount, FeeRate, TxOut};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-use tokio::{net::TcpListener, sync::mpsc};
+use std::sync::atomic::Ordering;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dust_that_somebody_pays_to_the_wallet_is_in_no_commit() {
@@ -21,14 +14,9 @@ async fn dust_that_somebody_pays_to_the_wallet_is_in_no_commit() {
     assert!(one.names(&town).await.is_empty());
 
     // Together more than a commit holds, in more outputs than a transaction that is relayed can spend.
-    let keys = WalletKeys::from_seed(town.params.bitcoin, &[3; 32]);
-    let records = Arc::new(crate::l1::MemoryRecords::default());
-    let birthday = town.params.l1_start.height;
-    let payer = Wallet::open(records, "payer", &keys, town.params.bitcoin, birthday).unwrap();
-    payer.sync(&*town.chain).await.unwrap();
     let script_pubkey = one.challenger.address().unwrap().script_pubkey();
     let dust = vec![TxOut { value: Amount::from_sat(500), script_pubkey }; 2_000];
-    payer.send(&*town.chain, &dust, FeeRate::from_sat_per_vb_u32(1)).await.unwrap();
+    town.pay(&payer, &dust, FeeRate::from_sat_per_vb_u32(1)).await;
     town.mine(1);
 
     let id = town.lie(wrong(3)).await;
@@ -51,22 +39,8 @@ async fn dust_that_somebody_pays_to_the_wallet_is_in_no_commit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alert_that_a_webhook_did_not_take_is_posted_again_while_it_stands() {
-    type Hook = (Arc<AtomicBool>, mpsc::UnboundedSender<serde_json::Value>);
-    let hook = |State((broken, sender)): State<Hook>, Json(body): Json<_>| async move {
-        if broken.load(Ordering::SeqCst) {
-            return StatusCode::INTERNAL_SERVER_ERROR;
-        }
-        sender.send(body).unwrap();
-        StatusCode::OK
-    };
-    let broken = Arc::new(AtomicBool::new(true));
-    let (sender, mut received) = mpsc::unbounded_channel::<serde_json::Value>();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/", post(hook)).with_state((broken.clone(), sender));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-
-    let webhook = Webhook::new(&format!("http://{address}/")).unwrap();
+    let Hook { webhook, mut received, broken } = Hook::new().await;
+    broken.store(true, Ordering::SeqCst);
     let report = Reporter::default().with_webhook(webhook);
     let party = Party::new(1);
     let town = Town::new(&[(&party, 1)]).await;
@@ -97,16 +71,7 @@ async fn an_alert_that_a_webhook_did_not_take_is_posted_again_while_it_stands() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn that_the_node_ends_is_told_to_the_webhook() {
-    let hook = |State(sender): State<mpsc::UnboundedSender<_>>, Json(body): Json<_>| async move {
-        sender.send(body).unwrap();
-    };
-    let (sender, mut received) = mpsc::unbounded_channel::<serde_json::Value>();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/", post(hook)).with_state(sender);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-
-    let webhook = Webhook::new(&format!("http://{address}/")).unwrap();
+    let Hook { webhook, mut received, .. } = Hook::new().await;
     let report = Reporter::default().with_webhook(webhook);
     let party = Party::new(1);
     let town = Town::new(&[(&party, 1)]).await;

@@ -5,7 +5,7 @@ use crate::{
     engine::{Engine, EngineOptions, open_store},
     follow::follow_to_tip,
     l1::{
-        Bitcoin, Broadcast, ChainInfo, Embedded, L1Error, Records, Unspent,
+        Bitcoin, Broadcast, ChainInfo, Embedded, L1Error, MemoryRecords, Records, Unspent,
         records::{Record, RecordTable, RecordWrite},
     },
     publisher::{FeePolicy, Part, Publisher},
@@ -14,7 +14,7 @@ use crate::{
 use alloy_primitives::B256;
 use async_trait::async_trait;
 use bitcoin::{
-    Block, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, Txid,
+    Block, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid,
     block::Header,
     key::{Keypair, Secp256k1},
 };
@@ -287,6 +287,15 @@ impl Town {
         .unwrap();
         let liar = Liar { engine: Arc::new(engine), publisher, _dir: liar.dir };
         Self { params, chain, _dir: dir, liar }
+    }
+
+    /// Sends `outputs` from the first coins of `payer`.
+    pub(super) async fn pay(&self, payer: &Party, outputs: &[TxOut], rate: FeeRate) {
+        let (keys, records) = (payer.wallet_keys(self.params), Arc::new(MemoryRecords::default()));
+        let birthday = self.params.l1_start.height;
+        let wallet = Wallet::open(records, "payer", &keys, self.params.bitcoin, birthday).unwrap();
+        wallet.sync(&*self.chain).await.unwrap();
+        wallet.send(&*self.chain, outputs, rate).await.unwrap();
     }
 
     pub(super) fn mine(&self, count: u32) {

@@ -25,7 +25,7 @@ struct Liar {
 
 impl ClientT for Liar {
     async fn notification<P: ToRpcParams + Send>(&self, _: &str, _: P) -> Result<(), Error> {
-        unimplemented!("nothing is notified")
+        Err(Error::Custom("nothing is notified here".to_owned()))
     }
 
     async fn request<R: DeserializeOwned, P: ToRpcParams + Send>(
@@ -48,7 +48,7 @@ impl ClientT for Liar {
         &self,
         _: BatchRequestBuilder<'a>,
     ) -> Result<BatchResponse<'a, R>, Error> {
-        unimplemented!("requests are single")
+        Err(Error::Custom("requests are single here".to_owned()))
     }
 }
 
