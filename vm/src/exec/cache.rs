@@ -79,23 +79,28 @@ impl<'a, DB: Database> Cache<'a, DB> {
         self.witness_bytes
     }
 
-    /// What the block changed.
-    pub(crate) fn into_diff(self) -> StateDiff {
+    /// What the block changed so far.
+    pub(crate) fn diff(&self) -> StateDiff {
         StateDiff {
             accounts: self
                 .accounts
-                .into_iter()
+                .iter()
                 .filter(|(_, account)| account.before != account.now)
-                .map(|(address, account)| (address, account.now))
+                .map(|(address, account)| (*address, account.now))
                 .collect(),
             storage: self
                 .storage
-                .into_iter()
+                .iter()
                 .filter(|(_, slot)| slot.before != slot.now)
-                .map(|(key, slot)| (key, slot.now))
+                .map(|(key, slot)| (*key, slot.now))
                 .collect(),
-            codes: self.created,
+            codes: self.created.clone(),
         }
+    }
+
+    /// The state before the block.
+    pub(crate) fn before(&mut self) -> &mut DB {
+        self.db
     }
 
     /// The meter with so many more bytes. What does not fit must not be loaded: a transaction that is

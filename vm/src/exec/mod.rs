@@ -2,6 +2,7 @@
 
 mod cache;
 pub mod header;
+pub mod replay;
 mod run;
 
 use crate::{

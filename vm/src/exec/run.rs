@@ -5,6 +5,7 @@ use super::{
     cache::{Cache, CacheError},
     header::{BlockAttributes, Outcome, seal},
     output_root,
+    replay::{begin, transaction_env},
 };
 use crate::{
     EvmConfig, Header, OpReceiptEnvelope, OpTxEnvelope, PayloadTx, StateDb,
@@ -16,11 +17,7 @@ use alloc::{string::ToString, vec::Vec};
 use alloy_consensus::{
     Eip658Value, Receipt, Sealable, Transaction, Typed2718, transaction::SignerRecoverable,
 };
-use alloy_eips::{
-    Decodable2718, Encodable2718,
-    eip2935::HISTORY_STORAGE_ADDRESS,
-    eip4788::{BEACON_ROOTS_ADDRESS, SYSTEM_ADDRESS},
-};
+use alloy_eips::{Decodable2718, Encodable2718};
 use alloy_evm::{Evm as _, FromTxWithEncoded};
 use alloy_op_evm::{OpTx, OpTxError};
 use alloy_primitives::{Address, B256, Bytes};
@@ -45,7 +42,7 @@ const TX_BASE_GAS: u64 = 21_000;
 const BYTE_GAS: u64 = 16;
 
 type CacheOf<'a, DB> = Cache<'a, DB>;
-type EvmFailure<DB> = EVMError<CacheError<DbError<DB>>, OpTxError>;
+pub(super) type EvmFailure<DB> = EVMError<CacheError<DbError<DB>>, OpTxError>;
 
 /// Intrinsic gas of a listed transaction (EIP-2028, 2930, 3860, 7702 and the floor of 7623): the least
 /// that the meter charges for it, included or not. Bytes that are no transaction cost 21,000 and 16 for
@@ -118,12 +115,8 @@ pub fn execute_block<DB: StateDb>(
         receipts: Vec::with_capacity(listed.len()),
         skipped: Vec::new(),
     };
-    if config.spec.is_enabled_in(OpSpecId::ISTHMUS) {
-        block.system_call(HISTORY_STORAGE_ADDRESS, parent_hash)?;
-    }
-    if config.spec.is_enabled_in(OpSpecId::ECOTONE) {
-        block.system_call(BEACON_ROOTS_ADDRESS, attributes.parent_beacon_block_root)?;
-    }
+    let beacon_root = attributes.parent_beacon_block_root;
+    begin(config.spec, &mut block.evm, parent_hash, beacon_root).map_err(failed::<DB>)?;
     if config.spec.is_enabled_in(OpSpecId::ISTHMUS) {
         // The header states its storage root.
         block.evm.db_mut().touch(L2_TO_L1_MESSAGE_PASSER).map_err(cache_failed::<DB>)?;
@@ -149,7 +142,7 @@ pub fn execute_block<DB: StateDb>(
     } = block;
     let (cache, _) = evm.finish();
     let witness_bytes = cache.witness_bytes();
-    let state = cache.into_diff();
+    let state = cache.diff();
     let isthmus = config.spec.is_enabled_in(OpSpecId::ISTHMUS);
     let report: &[Address] = if isthmus { &[L2_TO_L1_MESSAGE_PASSER] } else { &[] };
     let (state_root, trie, roots) = trie::apply(parent.state_root, &state, report, db)?;
@@ -228,21 +221,10 @@ fn spent(executed: &Executed) -> u64 {
 type Outcomes<T, DB> = Result<Result<T, SkipReason>, ExecuteError<DbError<DB>>>;
 
 impl<DB: StateDb> Block<'_, '_, DB> {
-    fn system_call(
-        &mut self,
-        contract: Address,
-        word: B256,
-    ) -> Result<(), ExecuteError<DbError<DB>>> {
-        let result = self.evm.transact_system_call(SYSTEM_ADDRESS, contract, word.into());
-        let result = result.map_err(failed::<DB>)?;
-        self.evm.db_mut().commit(result.state);
-        Ok(())
-    }
-
     fn deposit(&mut self, deposit: &TxDeposit) -> Result<(), ExecuteError<DbError<DB>>> {
         let tx = OpTxEnvelope::Deposit(deposit.clone().seal_slow());
-        let env = OpTx::from_encoded_tx(&tx, deposit.from, tx.encoded_2718().into());
-        let executed = self.evm.transact_raw(env).map_err(failed::<DB>)?;
+        let executed =
+            self.evm.transact_raw(transaction_env(&tx, deposit.from)).map_err(failed::<DB>)?;
         self.metered = self.metered.saturating_add(spent(&executed));
         self.include(tx, deposit.from, executed)
     }
@@ -384,7 +366,7 @@ fn cache_failed<DB: StateDb>(error: CacheError<DbError<DB>>) -> ExecuteError<DbE
     }
 }
 
-fn failed<DB: StateDb>(error: EvmFailure<DB>) -> ExecuteError<DbError<DB>> {
+pub(super) fn failed<DB: StateDb>(error: EvmFailure<DB>) -> ExecuteError<DbError<DB>> {
     match error {
         EVMError::Database(error) => cache_failed::<DB>(error),
         error => ExecuteError::Evm(error.to_string()),
