@@ -71,12 +71,7 @@ impl FullBlock {
 
     /// The block, with whole transactions or their hashes.
     pub(super) fn rpc_block(&self, full: bool) -> RpcBlock {
-        let body = BlockBody {
-            transactions: self.transactions.clone(),
-            ommers: Vec::new(),
-            withdrawals: Some(Default::default()),
-        };
-        let size = alloy_consensus::Block::new(self.header.clone(), body).length();
+        let size = self.consensus().length();
         let mut header = self.rpc_header();
         header.size = Some(U256::from(size));
         let transactions = if full {
@@ -93,20 +88,39 @@ impl FullBlock {
         let tx = self.transactions.get(index)?;
         let sender = *self.senders.get(index)?;
         let receipt = self.receipts.get(index)?;
-        let inner = TransactionInfo {
-            hash: Some(tx.tx_hash()),
-            index: Some(index as u64),
-            block_hash: Some(self.hash),
-            block_number: Some(self.header.number),
-            base_fee: self.header.base_fee_per_gas,
-            block_timestamp: Some(self.header.timestamp),
-        };
+        let inner = self.info(index);
         let deposit_meta = OpDepositInfo {
             deposit_nonce: receipt.deposit_nonce(),
             deposit_receipt_version: receipt.deposit_receipt_version(),
         };
         let tx = Recovered::new_unchecked(tx.clone(), sender);
         Some(Transaction::from_transaction(tx, OpTransactionInfo::new(inner, deposit_meta)))
+    }
+
+    /// Where the transaction at `index` is.
+    pub(super) fn info(&self, index: usize) -> TransactionInfo {
+        TransactionInfo {
+            hash: self.transactions.get(index).map(OpTxEnvelope::tx_hash),
+            index: Some(index as u64),
+            block_hash: Some(self.hash),
+            block_number: Some(self.header.number),
+            base_fee: self.header.base_fee_per_gas,
+            block_timestamp: Some(self.header.timestamp),
+        }
+    }
+
+    /// The RLP of the block (yellow paper, section 4.3).
+    pub(super) fn encoded(&self) -> Bytes {
+        alloy_rlp::encode(self.consensus()).into()
+    }
+
+    fn consensus(&self) -> alloy_consensus::Block<OpTxEnvelope> {
+        let body = BlockBody {
+            transactions: self.transactions.clone(),
+            ommers: Vec::new(),
+            withdrawals: Some(Default::default()),
+        };
+        alloy_consensus::Block::new(self.header.clone(), body)
     }
 
     /// The EIP-2718 bytes of the transaction at `index`.

@@ -96,6 +96,12 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         })
     }
 
+    /// The environment, the state with what is pretended of it, and the call, for running it otherwise.
+    pub(super) fn into_parts(self) -> (EvmEnv<OpSpecId>, State<DB>, OpTx) {
+        let tx = self.transaction(self.tx.gas_limit);
+        (self.env, self.state, tx)
+    }
+
     /// Runs the call with that much gas. The state stays as it is.
     fn run(&mut self, gas: u64) -> Result<ExecutionResult<OpHaltReason>, RpcError> {
         let tx = self.transaction(gas);
@@ -239,7 +245,7 @@ fn halt(reason: &OpHaltReason) -> String {
 }
 
 /// A call that the EVM did not run.
-fn refused<E: std::fmt::Display>(
+pub(super) fn refused<E: std::fmt::Display>(
     error: EVMError<E, OpTxError>,
     from: Address,
     gas: u64,

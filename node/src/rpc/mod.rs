@@ -14,6 +14,10 @@
 //! | `subscribe` | `eth_subscribe` |
 //! | `kedge` | `kedge_*`, with the shapes of [`types`] |
 //! | `assertions` | `kedge_assertions` and `kedge_subscribe` |
+//! | `debug`, `geth`, `witness` | `debug_*`, with go-ethereum's tracers |
+//! | `trace` | `trace_*` |
+//! | `replay`, `guard` | blocks executed again under an inspector, within bounds |
+//! | `heavy` | where calls run that take long |
 //! | `error` | which error is which code |
 
 mod api;
@@ -21,27 +25,37 @@ mod assertions;
 mod block;
 mod call;
 mod chain;
+mod debug;
 pub mod error;
 mod eth;
 mod fees;
+mod geth;
+mod guard;
+mod heavy;
 mod kedge;
 mod logs;
 mod misc;
 mod proof;
 mod push;
+mod replay;
 mod server;
 mod submit;
 mod subscribe;
+mod trace;
 pub mod types;
+mod witness;
 
 pub use api::EthApiServer;
 pub use assertions::{KedgeSubscribeApiClient, KedgeSubscribeApiServer};
 pub use block::{RpcBlock, RpcHeader};
+pub use debug::DebugApiServer;
+pub use heavy::HeavyPool;
 pub use kedge::{KedgeApiClient, KedgeApiServer};
 pub use misc::{NetApiServer, Web3ApiServer};
 pub use server::{RpcConfig, ServerHandle};
 pub use submit::{Sequencer, Submission};
 pub use subscribe::SubscribeApiServer;
+pub use trace::TraceApiServer;
 
 use crate::engine::Engine;
 use anyhow::Context as _;
@@ -89,6 +103,9 @@ fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>
     let misc = misc::Misc { chain_id: node.params.chain_id };
     let mut module = RpcModule::new(());
     module.merge(eth::Eth::new(chain.clone(), node.submission.clone(), config).into_rpc())?;
+    let tracing = replay::Tracing::new(chain.clone(), config);
+    module.merge(trace::Trace(tracing.clone()).into_rpc())?;
+    module.merge(debug::Debug::new(tracing, node.submission.clone()).into_rpc())?;
     let subscriptions =
         subscribe::Subscriptions { engine: node.engine, submission: node.submission };
     module.merge(subscriptions.into_rpc())?;

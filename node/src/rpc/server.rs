@@ -1,6 +1,9 @@
 //! HTTP and WebSocket on one port.
 
-use super::push::{PushOnly, mark_plain_http};
+use super::{
+    heavy::HeavyPool,
+    push::{PushOnly, mark_plain_http},
+};
 use jsonrpsee::{
     Methods,
     server::{
@@ -30,6 +33,12 @@ pub struct RpcConfig {
     pub call_gas: u64,
     /// Most calls that are executed at a time; further ones wait.
     pub concurrent_calls: usize,
+    /// Where calls run that take long: as many at a time as it has places, apart from all others.
+    pub heavy: HeavyPool,
+    /// Longest that one request may execute transactions again for a trace.
+    pub trace_time: Duration,
+    /// Most that one traced transaction or call may record, bytes.
+    pub trace_bytes: usize,
     /// Most blocks that one `eth_getLogs` looks at.
     pub log_blocks: u64,
     /// Most logs of one answer.
@@ -48,6 +57,9 @@ impl RpcConfig {
             max_batch: 100,
             call_gas: 50_000_000,
             concurrent_calls: std::thread::available_parallelism().map_or(2, usize::from) * 2,
+            heavy: HeavyPool::default(),
+            trace_time: Duration::from_secs(10),
+            trace_bytes: 256 * 1024 * 1024,
             log_blocks: 100_000,
             log_results: 20_000,
         }

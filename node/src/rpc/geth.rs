@@ -1,0 +1,190 @@
+//! go-ethereum's tracers by name, with their options.
+
+use super::{
+    error::RpcError,
+    guard::{Deadline, Guarded, StepRecord, recording},
+    replay::Traced,
+};
+use alloy_rpc_types_trace::geth::{
+    GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
+};
+use revm::DatabaseRef;
+use revm_inspectors::tracing::{DebugInspector, TransactionContext};
+use std::time::Duration;
+
+/// A tracer that a request asked for.
+#[derive(Debug)]
+pub(super) struct GethTracer {
+    /// Fresh; each transaction gets a copy.
+    inspector: DebugInspector,
+    record: StepRecord,
+    /// Most struct logs, of the default tracer.
+    limit: Option<usize>,
+    bytes: usize,
+}
+
+impl GethTracer {
+    /// The tracer of `options`, which records at most `bytes` for a transaction.
+    pub(super) fn new(
+        mut options: GethDebugTracingOptions,
+        bytes: usize,
+    ) -> Result<Self, RpcError> {
+        let limit = options.config.limit.filter(|limit| *limit > 0);
+        // An older option says the same the other way round; the tracer knows only this one.
+        options.config.enable_memory = Some(options.config.is_memory_enabled());
+        let record = match &options.tracer {
+            Some(GethDebugTracerType::JsTracer(code)) if code.is_empty() => {
+                options.tracer = None;
+                steps(&options)
+            }
+            Some(GethDebugTracerType::JsTracer(name)) => return Err(unknown(name)),
+            Some(GethDebugTracerType::BuiltInTracer(GethDebugBuiltInTracerType::Erc7562Tracer)) => {
+                StepRecord::Stack
+            }
+            Some(GethDebugTracerType::BuiltInTracer(_)) => StepRecord::None,
+            None => steps(&options),
+        };
+        let limit = limit.filter(|_| options.tracer.is_none());
+        let inspector = DebugInspector::new(options)
+            .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
+        let limits = recording(bytes);
+        let inspector = match inspector {
+            DebugInspector::CallTracer(inner, config) => {
+                DebugInspector::CallTracer(inner.with_limits(limits), config)
+            }
+            DebugInspector::FlatCallTracer(inner) => {
+                DebugInspector::FlatCallTracer(inner.with_limits(limits))
+            }
+            DebugInspector::Erc7562Tracer(inner, config) => {
+                DebugInspector::Erc7562Tracer(inner.with_limits(limits), config)
+            }
+            DebugInspector::Default(inner, config) => {
+                DebugInspector::Default(inner.with_limits(limits), config)
+            }
+            other @ (DebugInspector::FourByte(_)
+            | DebugInspector::PreStateTracer(..)
+            | DebugInspector::Noop(_)
+            | DebugInspector::Mux(..)) => other,
+        };
+        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(Self { inspector, record, limit, bytes })
+    }
+
+    /// A fresh inspector.
+    pub(super) fn inspector(&self) -> Result<DebugInspector, RpcError> {
+        self.inspector.try_clone().map_err(|error| RpcError::InvalidParams(error.to_string()))
+    }
+
+    /// A fresh inspector within the request's bounds.
+    pub(super) fn guarded(&self, deadline: Deadline) -> Result<Guarded<DebugInspector>, RpcError> {
+        let guarded = Guarded::new(self.inspector()?, deadline, self.record, self.bytes);
+        let guarded = guarded.with_most_steps(self.limit.unwrap_or(usize::MAX));
+        let bounds_inputs = !matches!(self.inspector, DebugInspector::Mux(..));
+        Ok(if bounds_inputs { guarded } else { guarded.with_inputs() })
+    }
+
+    /// What the tracer answers for a transaction.
+    pub(super) fn show<DB: DatabaseRef<Error: std::fmt::Display>>(
+        &self,
+        inspector: &mut Guarded<DebugInspector>,
+        traced: &mut Traced<'_, DB>,
+    ) -> Result<GethTrace, RpcError> {
+        let context = traced.info.hash.map(|_| TransactionContext::from(traced.info));
+        inspector
+            .inspector
+            .get_result(context, &traced.tx, &traced.block, &traced.outcome, traced.state)
+            .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))
+    }
+}
+
+/// What the default tracer records with each step.
+fn steps(options: &GethDebugTracingOptions) -> StepRecord {
+    if options.config.is_stack_enabled() { StepRecord::Stack } else { StepRecord::Step }
+}
+
+fn unknown(name: &str) -> RpcError {
+    let known = "callTracer, flatCallTracer, prestateTracer, 4byteTracer, erc7562Tracer, muxTracer, \
+                 noopTracer, or none for struct logs";
+    if name.contains(['{', '(', ' ', '\n']) {
+        return RpcError::InvalidParams(format!(
+            "JavaScript tracers are not supported: use one of {known}"
+        ));
+    }
+    RpcError::InvalidParams(format!("tracer {name} does not exist: use one of {known}"))
+}
+
+/// The time that a request gives itself: a Go duration, as `1m30s` or `2.5s`. Without one, as much as
+/// there is.
+pub(super) fn timeout(options: &GethDebugTracingOptions) -> Result<Duration, RpcError> {
+    let Some(text) = &options.timeout else { return Ok(Duration::MAX) };
+    go_duration(text).ok_or_else(|| {
+        RpcError::InvalidParams(format!("timeout {text:?} is no duration, as 5s is"))
+    })
+}
+
+fn go_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 7] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("\u{b5}s", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3_600.0),
+    ];
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut seconds = 0.0;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest.get(..digits)?.parse().ok()?;
+        rest = rest.get(digits..)?;
+        let length = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = rest.get(..length)?;
+        seconds += number * UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        rest = rest.get(length..)?;
+        if rest.is_empty() {
+            return Duration::try_from_secs_f64(seconds).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_go_durations() {
+        let table = [
+            ("5s", Some(5_000)),
+            ("300ms", Some(300)),
+            ("1m30s", Some(90_000)),
+            ("1.5h", Some(5_400_000)),
+            ("0", Some(0)),
+            ("5", None),
+            ("s", None),
+            ("-1s", None),
+            ("5 s", None),
+            ("", None),
+            ("5sec", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(go_duration(text), expected.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn javascript_and_unknown_tracers_are_refused_with_what_there_is() {
+        let new = |tracer: &str| {
+            let options = GethDebugTracingOptions::js_tracer(tracer);
+            GethTracer::new(options, 1).expect_err("no such tracer").to_string()
+        };
+        let javascript = new("{step: function() {}, fault: function() {}, result: function() {}}");
+        assert!(javascript.starts_with("JavaScript tracers are not supported"), "{javascript}");
+        let unknown = new("coolTracer");
+        assert!(unknown.starts_with("tracer coolTracer does not exist"), "{unknown}");
+        assert!(unknown.contains("callTracer, flatCallTracer"), "{unknown}");
+    }
+}

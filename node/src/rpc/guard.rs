@@ -1,0 +1,226 @@
+//! What bounds a trace: time, and memory for what it records.
+
+use super::error::RpcError;
+use revm::{
+    DatabaseRef, Inspector,
+    context_interface::{ContextError, ContextTr},
+    inspector::JournalExt,
+    interpreter::{CallInputs, CallOutcome, CreateInputs, CreateOutcome, Interpreter},
+    primitives::{Address, Log, U256},
+};
+use revm_inspectors::tracing::{DebugInspector, TraceLimitBehavior, TraceLimits, TracingInspector};
+use std::time::{Duration, Instant};
+
+/// Looking at the clock at each step would take longer than most steps.
+const STEPS_BETWEEN_LOOKS: u32 = 1_024;
+/// What a recorded step takes without stack and memory, about.
+const STEP_BYTES: usize = 256;
+const WORD_BYTES: usize = 32;
+
+/// When a request has to be done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    end: Instant,
+    time: Duration,
+}
+
+impl Deadline {
+    /// So much from now.
+    pub(super) fn after(time: Duration) -> Self {
+        let now = Instant::now();
+        // A time beyond what the clock holds never ends.
+        let end = now.checked_add(time).unwrap_or(now + Duration::from_secs(1 << 31));
+        Self { end, time }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    /// An error once it is over.
+    pub(super) fn check(&self) -> Result<(), RpcError> {
+        if self.is_over() { Err(RpcError::Limit(self.message())) } else { Ok(()) }
+    }
+
+    fn message(&self) -> String {
+        format!("execution timeout: the trace takes longer than {:?}", self.time)
+    }
+}
+
+/// What an inspector records with each step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StepRecord {
+    /// Nothing.
+    #[default]
+    None,
+    /// The step, without its stack.
+    Step,
+    /// The step and the whole stack.
+    Stack,
+}
+
+/// An inspector whose recording of steps can be ended while it runs.
+pub(super) trait Recorder {
+    /// Records no further step.
+    fn end_steps(&mut self);
+}
+
+impl Recorder for TracingInspector {
+    fn end_steps(&mut self) {
+        self.config_mut().record_steps = false;
+    }
+}
+
+impl Recorder for DebugInspector {
+    fn end_steps(&mut self) {
+        if let Self::Default(inspector, _) = self {
+            inspector.end_steps();
+        }
+    }
+}
+
+/// The library's own account of inputs and memory, which ends the execution when there is too much.
+pub(super) fn recording(bytes: usize) -> TraceLimits {
+    TraceLimits::default()
+        .set_max_recorded_bytes(Some(bytes))
+        .set_behavior(TraceLimitBehavior::Halt)
+}
+
+/// An inspector within its bounds: beyond them, the execution ends with an error.
+#[derive(Debug)]
+pub(super) struct Guarded<I> {
+    pub(super) inspector: I,
+    deadline: Deadline,
+    record: StepRecord,
+    /// Whether inputs of calls count; where they do not, the inspector bounds them itself.
+    inputs: bool,
+    /// How many bytes may be recorded.
+    bytes: usize,
+    /// How many steps are recorded; the rest is left out.
+    most_steps: usize,
+    steps_to_look: u32,
+    recorded_bytes: usize,
+    recorded_steps: usize,
+}
+
+impl<I: Recorder> Guarded<I> {
+    pub(super) fn new(inspector: I, deadline: Deadline, record: StepRecord, bytes: usize) -> Self {
+        Self {
+            inspector,
+            deadline,
+            record,
+            inputs: false,
+            bytes,
+            most_steps: usize::MAX,
+            steps_to_look: STEPS_BETWEEN_LOOKS,
+            recorded_bytes: 0,
+            recorded_steps: 0,
+        }
+    }
+
+    /// Records that many steps at most.
+    pub(super) fn with_most_steps(mut self, most: usize) -> Self {
+        self.most_steps = most;
+        self
+    }
+
+    /// Counts the inputs of calls as recorded too.
+    pub(super) fn with_inputs(mut self) -> Self {
+        self.inputs = true;
+        self
+    }
+
+    /// When it has to be done.
+    pub(super) const fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Forgets what was recorded, before the next transaction.
+    pub(super) fn restart(&mut self, inspector: I) {
+        self.inspector = inspector;
+        self.recorded_bytes = 0;
+        self.recorded_steps = 0;
+    }
+
+    /// Why the execution has to end before this step.
+    fn over(&mut self, stack: usize) -> Option<String> {
+        self.steps_to_look -= 1;
+        if self.steps_to_look == 0 {
+            self.steps_to_look = STEPS_BETWEEN_LOOKS;
+            if self.deadline.is_over() {
+                return Some(self.deadline.message());
+            }
+        }
+        if self.record != StepRecord::None && self.recorded_steps <= self.most_steps {
+            self.recorded_steps += 1;
+            if self.recorded_steps > self.most_steps {
+                self.inspector.end_steps();
+            } else {
+                let words = if self.record == StepRecord::Stack { stack } else { 0 };
+                self.recorded_bytes += STEP_BYTES + words * WORD_BYTES;
+            }
+        }
+        (self.recorded_bytes > self.bytes).then(|| {
+            format!(
+                "the trace records more than {} bytes: ask for fewer steps with limit, or leave \
+                 stack and memory out",
+                self.bytes
+            )
+        })
+    }
+}
+
+impl<I, C> Inspector<C> for Guarded<I>
+where
+    I: Recorder + Inspector<C>,
+    C: ContextTr<Journal: JournalExt, Db: DatabaseRef>,
+{
+    fn initialize_interp(&mut self, interp: &mut Interpreter, context: &mut C) {
+        self.inspector.initialize_interp(interp, context);
+    }
+
+    fn step(&mut self, interp: &mut Interpreter, context: &mut C) {
+        if let Some(reason) = self.over(interp.stack.len()) {
+            *context.error() = Err(ContextError::Custom(reason));
+            interp.halt_fatal();
+            return;
+        }
+        self.inspector.step(interp, context);
+    }
+
+    fn step_end(&mut self, interp: &mut Interpreter, context: &mut C) {
+        self.inspector.step_end(interp, context);
+    }
+
+    fn log(&mut self, context: &mut C, log: Log) {
+        self.inspector.log(context, log);
+    }
+
+    fn log_full(&mut self, interp: &mut Interpreter, context: &mut C, log: Log) {
+        self.inspector.log_full(interp, context, log);
+    }
+
+    fn call(&mut self, context: &mut C, inputs: &mut CallInputs) -> Option<CallOutcome> {
+        if self.inputs {
+            // What is too much ends the execution at the callee's first step.
+            self.recorded_bytes += inputs.input.len();
+        }
+        self.inspector.call(context, inputs)
+    }
+
+    fn call_end(&mut self, context: &mut C, inputs: &CallInputs, outcome: &mut CallOutcome) {
+        self.inspector.call_end(context, inputs, outcome);
+    }
+
+    fn create(&mut self, context: &mut C, inputs: &mut CreateInputs) -> Option<CreateOutcome> {
+        self.inspector.create(context, inputs)
+    }
+
+    fn create_end(&mut self, context: &mut C, inputs: &CreateInputs, outcome: &mut CreateOutcome) {
+        self.inspector.create_end(context, inputs, outcome);
+    }
+
+    fn selfdestruct(&mut self, contract: Address, target: Address, value: U256) {
+        Inspector::<C>::selfdestruct(&mut self.inspector, contract, target, value);
+    }
+}
