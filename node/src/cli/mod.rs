@@ -3,6 +3,7 @@
 pub mod amount;
 mod assertions;
 mod client;
+mod heavy;
 mod key;
 mod l1;
 mod proof;
@@ -145,6 +146,8 @@ struct NodeArgs {
     /// Port of the JSON-RPC server, HTTP and WebSocket; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8545)]
     rpc_port: u16,
+    #[command(flatten)]
+    heavy_limits: heavy::HeavyLimits,
     /// Where to pass transactions on to that are sent to this node
     #[arg(long, value_name = "URL", conflicts_with = "sequencer")]
     sequencer_rpc: Option<String>,

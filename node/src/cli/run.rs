@@ -249,7 +249,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
         started = async {
             let node = Node::start(config, stop.clone()).await?;
-            let server = node.serve(RpcConfig::new(listen), RpcModule::new(())).await?;
+            let server = node.serve(args.heavy_limits.apply(RpcConfig::new(listen)), RpcModule::new(())).await?;
             anyhow::Ok((node, server))
         } => started?,
     };

@@ -47,8 +47,8 @@ pub trait EthApi {
     -> RpcResult<B256>;
 
     /// An account and slots with their Merkle proofs (EIP-1186), of the newest block.
-    #[method(name = "getProof", blocking)]
-    fn proof(
+    #[method(name = "getProof")]
+    async fn proof(
         &self,
         address: Address,
         slots: Vec<String>,
@@ -170,6 +170,6 @@ pub trait EthApi {
     fn transaction_receipt(&self, hash: B256) -> RpcResult<Option<OpTransactionReceipt>>;
 
     /// The logs that a filter matches.
-    #[method(name = "getLogs", blocking)]
-    fn logs(&self, filter: Filter) -> RpcResult<Vec<Log>>;
+    #[method(name = "getLogs")]
+    async fn logs(&self, filter: Filter) -> RpcResult<Vec<Log>>;
 }

@@ -5,10 +5,10 @@ use super::{
     call::{Overrides, Prepared},
     chain::{Chain, View},
     error::RpcError,
-    geth::GethTracer,
     guard::Deadline,
     replay::{Replay, Traced, Tracing, inspect_call},
     submit::Submission,
+    tracers::GethTracer,
     witness,
 };
 use alloy_consensus::transaction::SignerRecoverable;
@@ -147,7 +147,7 @@ impl Debug {
         + Send
         + 'static,
     ) -> RpcResult<T> {
-        let time = super::geth::timeout(&options)?;
+        let time = super::tracers::timeout(&options)?;
         let run = move |tracing: &Tracing, chain: &Chain, deadline: Deadline| {
             run(tracing, chain, deadline, options)
         };

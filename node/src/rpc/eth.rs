@@ -7,6 +7,7 @@ use super::{
     chain::{Chain, View},
     error::RpcError,
     fees::SUGGESTED_TIP,
+    heavy::HeavyPool,
     logs::LogLimits,
     proof,
     server::RpcConfig,
@@ -30,6 +31,7 @@ pub(super) struct Eth {
     chain: Arc<Chain>,
     submission: Submission,
     calls: Arc<Semaphore>,
+    heavy: HeavyPool,
     call_gas: u64,
     log_limits: LogLimits,
 }
@@ -40,6 +42,7 @@ impl Eth {
             chain,
             submission,
             calls: Arc::new(Semaphore::new(config.concurrent_calls.max(1))),
+            heavy: config.heavy.clone(),
             call_gas: config.call_gas,
             log_limits: LogLimits { blocks: config.log_blocks, results: config.log_results },
         }
@@ -177,15 +180,19 @@ impl EthApiServer for Eth {
         Ok(value.into())
     }
 
-    fn proof(
+    async fn proof(
         &self,
         address: Address,
         slots: Vec<String>,
         block: Option<BlockId>,
     ) -> RpcResult<EIP1186AccountProofResponse> {
-        let view = self.chain.view();
-        let number = view.number(block)?;
-        Ok(proof::prove(&view, number, address, &slots)?)
+        let chain = self.chain.clone();
+        let prove = move || {
+            let view = chain.view();
+            let number = view.number(block)?;
+            proof::prove(&view, number, address, &slots)
+        };
+        Ok(self.heavy.run(prove).await?)
     }
 
     async fn call(
@@ -340,8 +347,9 @@ impl EthApiServer for Eth {
         Ok(block.receipt(index, &self.chain.evm, &l1))
     }
 
-    fn logs(&self, filter: Filter) -> RpcResult<Vec<Log>> {
-        Ok(self.chain.view().logs(&filter, self.log_limits)?)
+    async fn logs(&self, filter: Filter) -> RpcResult<Vec<Log>> {
+        let (chain, limits) = (self.chain.clone(), self.log_limits);
+        Ok(self.heavy.run(move || chain.view().logs(&filter, limits)).await?)
     }
 }
 

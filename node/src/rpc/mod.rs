@@ -14,8 +14,8 @@
 //! | `subscribe` | `eth_subscribe` |
 //! | `kedge` | `kedge_*`, with the shapes of [`types`] |
 //! | `assertions` | `kedge_assertions` and `kedge_subscribe` |
-//! | `debug`, `geth`, `witness` | `debug_*`, with go-ethereum's tracers |
-//! | `trace` | `trace_*` |
+//! | `debug`, [`tracers`], `witness` | `debug_*`, with go-ethereum's tracers |
+//! | `trace`, `ots` | `trace_*`, `ots_*` |
 //! | `replay`, `guard` | blocks executed again under an inspector, within bounds |
 //! | `heavy` | where calls run that take long |
 //! | `error` | which error is which code |
@@ -29,12 +29,12 @@ mod debug;
 pub mod error;
 mod eth;
 mod fees;
-mod geth;
 mod guard;
 mod heavy;
 mod kedge;
 mod logs;
 mod misc;
+mod ots;
 mod proof;
 mod push;
 mod replay;
@@ -42,6 +42,7 @@ mod server;
 mod submit;
 mod subscribe;
 mod trace;
+pub mod tracers;
 pub mod types;
 mod witness;
 
@@ -52,6 +53,7 @@ pub use debug::DebugApiServer;
 pub use heavy::HeavyPool;
 pub use kedge::{KedgeApiClient, KedgeApiServer};
 pub use misc::{NetApiServer, Web3ApiServer};
+pub use ots::OtsApiServer;
 pub use server::{RpcConfig, ServerHandle};
 pub use submit::{Sequencer, Submission};
 pub use subscribe::SubscribeApiServer;
@@ -105,6 +107,7 @@ fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>
     module.merge(eth::Eth::new(chain.clone(), node.submission.clone(), config).into_rpc())?;
     let tracing = replay::Tracing::new(chain.clone(), config);
     module.merge(trace::Trace(tracing.clone()).into_rpc())?;
+    module.merge(ots::Ots(tracing.clone()).into_rpc())?;
     module.merge(debug::Debug::new(tracing, node.submission.clone()).into_rpc())?;
     let subscriptions =
         subscribe::Subscriptions { engine: node.engine, submission: node.submission };

@@ -14,7 +14,7 @@ use rocksdb::{
 use std::path::{Path, PathBuf};
 
 /// The layout that this version reads and writes. Raised with every incompatible change.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Which chain a database belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

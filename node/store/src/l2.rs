@@ -312,6 +312,15 @@ fn rlp_row<T: Decodable>(
     alloy_rlp::decode_exact(value).map(Some).map_err(|_| corrupt(table, &key))
 }
 
+/// Where it stands which block loaded which account.
+const TOUCHES: [Table; 2] = [Table::AccountHistory, Table::AccountReads];
+
+/// The block in such a row's key.
+fn touch(table: Table, key: &[u8]) -> Result<L2Number> {
+    let number = key.last_chunk().map(|bytes| L2Number(u64::from_be_bytes(*bytes)));
+    number.ok_or_else(|| corrupt(table, key))
+}
+
 impl Reader<'_> {
     /// An account as it was after block `number`.
     ///
@@ -364,6 +373,36 @@ impl Reader<'_> {
         number: L2Number,
     ) -> Result<Option<crate::Row>> {
         self.first_between(table, &at(prefix, number.next()), crate::read::successor(prefix))
+    }
+
+    /// The first block from `number` on that loaded an account, changed or not.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn touched_from(&self, address: Address, number: L2Number) -> Result<Option<L2Number>> {
+        let mut first = None;
+        for table in TOUCHES {
+            let end = crate::read::successor(address.as_slice());
+            let row = self.first_between(table, &at(address.as_slice(), number), end)?;
+            let found = row.map(|(key, _)| touch(table, &key)).transpose()?;
+            first = found.into_iter().chain(first).min();
+        }
+        Ok(first)
+    }
+
+    /// The last block up to `number` that loaded an account, changed or not.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn touched_up_to(&self, address: Address, number: L2Number) -> Result<Option<L2Number>> {
+        let mut last = None;
+        for table in TOUCHES {
+            let prefix = address.as_slice();
+            let row = self.last_with_prefix(table, prefix, &at(prefix, number))?;
+            let found = row.map(|(key, _)| touch(table, &key)).transpose()?;
+            last = last.max(found);
+        }
+        Ok(last)
     }
 
     /// The queued withdrawals from `index` on, at most `count`.
@@ -435,6 +474,9 @@ impl Change<'_> {
         let hashes: Vec<B256> = block.transactions.iter().map(OpTxEnvelope::tx_hash).collect();
         self.write_block(&block.header, block.hash, payload, &info, &hashes, &block.receipts)?;
         self.write_state(payload.number, &block.state, &block.trie)?;
+        for address in &block.unchanged {
+            self.put(Table::AccountReads, &at(address.as_slice(), payload.number), Vec::new())?;
+        }
         self.write_bridge(payload, &hashes, &block.receipts)?;
         self.end(Domain::L2)
     }

@@ -114,6 +114,17 @@ impl<'s> Reader<'s> {
         self.iterate(table, IteratorMode::From(from, Direction::Forward), end).next().transpose()
     }
 
+    /// The last row at or before `from` whose key begins with `prefix`.
+    pub(crate) fn last_with_prefix(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        from: &[u8],
+    ) -> Result<Option<Row>> {
+        let row = self.down_from(table, from).next().transpose()?;
+        Ok(row.filter(|(key, _)| key.starts_with(prefix)))
+    }
+
     fn iterate<'r>(
         &'r self,
         table: Table,

@@ -94,6 +94,8 @@ tables! {
     30 L2Meta "l2_meta" L2,
     /// Owner, nibble path and L2 number to the trie node before that block, absent as empty value.
     31 TrieHistory "trie_history" L2,
+    /// Address and L2 number of each block that loaded the account and left it as it was.
+    32 AccountReads "account_reads" L2,
 
     /// L1 height to block, as Bitcoin serialises it.
     48 L1Blocks "l1_blocks" L1,

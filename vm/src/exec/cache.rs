@@ -1,7 +1,10 @@
 //! The state while a block executes: what it read, what it changed, and the witness meter.
 
 use crate::{AccountInfo, StateDiff, config::WITNESS_BYTES_PER_KEY, state::DbError};
-use alloc::collections::{BTreeMap, btree_map::Entry};
+use alloc::{
+    collections::{BTreeMap, btree_map::Entry},
+    vec::Vec,
+};
 use alloy_eips::eip2935::{HISTORY_SERVE_WINDOW, HISTORY_STORAGE_ADDRESS};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::AddressMap};
 use core::{error::Error, fmt};
@@ -96,6 +99,12 @@ impl<'a, DB: Database> Cache<'a, DB> {
                 .collect(),
             codes: self.created.clone(),
         }
+    }
+
+    /// The accounts that were loaded and are as they were, ascending.
+    pub(crate) fn unchanged(&self) -> Vec<Address> {
+        let unchanged = self.accounts.iter().filter(|(_, account)| account.before == account.now);
+        unchanged.map(|(address, _)| *address).collect()
     }
 
     /// The state before the block.

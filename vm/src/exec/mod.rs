@@ -38,6 +38,9 @@ pub struct ExecutedBlock {
     pub witness_bytes: u64,
     /// Listed transactions that are not in the block: index in the payload and why.
     pub skipped: Vec<(usize, SkipReason)>,
+    /// Accounts that the block loaded and left as they were (their storage may differ), ascending. Together
+    /// with those of `state` these are all that it loaded.
+    pub unchanged: Vec<Address>,
     /// Changes by key.
     pub state: StateDiff,
     /// Changes by trie path.

@@ -143,6 +143,7 @@ pub fn execute_block<DB: StateDb>(
     let (cache, _) = evm.finish();
     let witness_bytes = cache.witness_bytes();
     let state = cache.diff();
+    let unchanged = cache.unchanged();
     let isthmus = config.spec.is_enabled_in(OpSpecId::ISTHMUS);
     let report: &[Address] = if isthmus { &[L2_TO_L1_MESSAGE_PASSER] } else { &[] };
     let (state_root, trie, roots) = trie::apply(parent.state_root, &state, report, db)?;
@@ -161,6 +162,7 @@ pub fn execute_block<DB: StateDb>(
         metered_gas: metered,
         witness_bytes,
         skipped,
+        unchanged,
         state,
         trie,
     })

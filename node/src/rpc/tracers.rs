@@ -8,13 +8,19 @@ use super::{
 use alloy_rpc_types_trace::geth::{
     GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
 };
-use revm::DatabaseRef;
+use revm::{
+    DatabaseRef,
+    context_interface::{
+        Block, Transaction,
+        result::{HaltReasonTr, ResultAndState},
+    },
+};
 use revm_inspectors::tracing::{DebugInspector, TransactionContext};
 use std::time::Duration;
 
 /// A tracer that a request asked for.
 #[derive(Debug)]
-pub(super) struct GethTracer {
+pub struct GethTracer {
     /// Fresh; each transaction gets a copy.
     inspector: DebugInspector,
     record: StepRecord,
@@ -25,10 +31,10 @@ pub(super) struct GethTracer {
 
 impl GethTracer {
     /// The tracer of `options`, which records at most `bytes` for a transaction.
-    pub(super) fn new(
-        mut options: GethDebugTracingOptions,
-        bytes: usize,
-    ) -> Result<Self, RpcError> {
+    ///
+    /// # Errors
+    /// When there is no such tracer, and when its configuration is none of its own.
+    pub fn new(mut options: GethDebugTracingOptions, bytes: usize) -> Result<Self, RpcError> {
         let limit = options.config.limit.filter(|limit| *limit > 0);
         // An older option says the same the other way round; the tracer knows only this one.
         options.config.enable_memory = Some(options.config.is_memory_enabled());
@@ -71,7 +77,10 @@ impl GethTracer {
     }
 
     /// A fresh inspector.
-    pub(super) fn inspector(&self) -> Result<DebugInspector, RpcError> {
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn inspector(&self) -> Result<DebugInspector, RpcError> {
         self.inspector.try_clone().map_err(|error| RpcError::InvalidParams(error.to_string()))
     }
 
@@ -89,10 +98,26 @@ impl GethTracer {
         inspector: &mut Guarded<DebugInspector>,
         traced: &mut Traced<'_, DB>,
     ) -> Result<GethTrace, RpcError> {
-        let context = traced.info.hash.map(|_| TransactionContext::from(traced.info));
+        let place = traced.info.hash.map(|_| TransactionContext::from(traced.info));
+        let Traced { tx, block, outcome, state, .. } = traced;
+        self.result(&mut inspector.inspector, place, tx, block, outcome, *state)
+    }
+
+    /// What the tracer answers for a transaction that `inspector` saw. `db` is the state before it.
+    ///
+    /// # Errors
+    /// When `db` fails.
+    pub fn result<DB: DatabaseRef<Error: std::fmt::Display>>(
+        &self,
+        inspector: &mut DebugInspector,
+        place: Option<TransactionContext>,
+        tx: &impl Transaction,
+        block: &impl Block,
+        outcome: &ResultAndState<impl HaltReasonTr>,
+        db: &mut DB,
+    ) -> Result<GethTrace, RpcError> {
         inspector
-            .inspector
-            .get_result(context, &traced.tx, &traced.block, &traced.outcome, traced.state)
+            .get_result(place, tx, block, outcome, db)
             .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))
     }
 }

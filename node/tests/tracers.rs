@@ -1,0 +1,276 @@
+//! go-ethereum's tracer fixtures: its tracers' outputs, from the tracers that `debug_*` answers with.
+//!
+//! The vectors are in `../shared/vectors/tracers` beside the project, or in `tracers` of the folder that
+//! `KEDGE_VECTORS` names. They are transactions of Ethereum under old rules, hence revm's mainnet handler.
+
+use alloy_consensus::{EthereumTxEnvelope, TxEip4844, transaction::SignerRecoverable};
+use alloy_eips::{Decodable2718, eip7840::BlobParams};
+use alloy_evm::FromRecoveredTx;
+use alloy_primitives::{Address, B256, Bytes, U256, map::HashMap};
+use alloy_rpc_types_trace::geth::{
+    GethDebugTracerConfig, GethDebugTracerType, GethDebugTracingOptions,
+};
+use anyhow::{Context as _, bail, ensure};
+use kedge::rpc::tracers::GethTracer;
+use revm::{
+    Context, InspectEvm, MainBuilder, MainContext,
+    bytecode::Bytecode,
+    context::{BlockEnv, CfgEnv, TxEnv},
+    context_interface::block::BlobExcessGasAndPrice,
+    database::{CacheDB, EmptyDB},
+    primitives::hardfork::SpecId,
+    state::AccountInfo,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Which tracer made the fixtures of a folder.
+const FOLDERS: [(&str, &str); 8] = [
+    ("call_tracer", "callTracer"),
+    ("call_tracer_flat", "flatCallTracer"),
+    ("call_tracer_legacy", "callTracer"),
+    ("call_tracer_withLog", "callTracer"),
+    ("erc7562_tracer", "erc7562Tracer"),
+    ("prestate_tracer", "prestateTracer"),
+    ("prestate_tracer_legacy", "prestateTracer"),
+    ("prestate_tracer_with_diff_mode", "prestateTracer"),
+];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fixture {
+    genesis: Genesis,
+    context: BlockContext,
+    input: Bytes,
+    #[serde(default)]
+    tracer_config: Value,
+    result: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Genesis {
+    alloc: BTreeMap<Address, GenesisAccount>,
+    config: BTreeMap<String, Value>,
+    excess_blob_gas: Option<Number>,
+    blob_gas_used: Option<Number>,
+}
+
+#[derive(Deserialize)]
+struct GenesisAccount {
+    balance: U256,
+    nonce: Option<Number>,
+    #[serde(default)]
+    code: Bytes,
+    #[serde(default)]
+    storage: BTreeMap<B256, B256>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BlockContext {
+    number: Number,
+    difficulty: U256,
+    timestamp: Number,
+    gas_limit: Number,
+    miner: Address,
+    base_fee_per_gas: Option<Number>,
+}
+
+/// A number, or a decimal or hexadecimal string of one.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "Value")]
+struct Number(u64);
+
+impl TryFrom<Value> for Number {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let text = match &value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let number = text.parse::<U256>().map_err(|error| format!("{value}: {error}"))?;
+        u64::try_from(number).map(Self).map_err(|error| format!("{value}: {error}"))
+    }
+}
+
+/// The rules in force: the latest fork of the configuration that has begun.
+fn rules(fixture: &Fixture) -> anyhow::Result<SpecId> {
+    let forks = [
+        ("homesteadBlock", SpecId::HOMESTEAD),
+        ("eip150Block", SpecId::TANGERINE),
+        ("eip158Block", SpecId::SPURIOUS_DRAGON),
+        ("byzantiumBlock", SpecId::BYZANTIUM),
+        ("petersburgBlock", SpecId::PETERSBURG),
+        ("istanbulBlock", SpecId::ISTANBUL),
+        ("berlinBlock", SpecId::BERLIN),
+        ("londonBlock", SpecId::LONDON),
+        ("mergeNetsplitBlock", SpecId::MERGE),
+        ("shanghaiTime", SpecId::SHANGHAI),
+        ("cancunTime", SpecId::CANCUN),
+        ("pragueTime", SpecId::PRAGUE),
+    ];
+    let mut spec = SpecId::FRONTIER;
+    for (name, fork) in forks {
+        // Some names are capitalised.
+        let begins = fixture.genesis.config.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let Some((_, begins)) = begins.filter(|(_, value)| !value.is_null()) else { continue };
+        let begins = Number::try_from(begins.clone()).map_err(anyhow::Error::msg)?.0;
+        let now = if name.ends_with("Time") {
+            fixture.context.timestamp.0
+        } else {
+            fixture.context.number.0
+        };
+        if begins <= now {
+            spec = fork;
+        }
+    }
+    Ok(spec)
+}
+
+fn database(genesis: &Genesis) -> CacheDB<EmptyDB> {
+    let mut db = CacheDB::new(EmptyDB::default());
+    for (address, account) in &genesis.alloc {
+        let code = Bytecode::new_raw(account.code.clone());
+        let info = AccountInfo {
+            balance: account.balance,
+            nonce: account.nonce.map_or(0, |nonce| nonce.0),
+            code_hash: code.hash_slow(),
+            code: Some(code),
+            ..Default::default()
+        };
+        db.insert_account_info(*address, info);
+        let storage: HashMap<U256, U256> =
+            account.storage.iter().map(|(slot, value)| ((*slot).into(), (*value).into())).collect();
+        for (slot, value) in storage {
+            db.insert_account_storage(*address, slot, value).expect("an empty database answers");
+        }
+    }
+    db
+}
+
+fn trace(fixture: &Fixture, tracer: &str) -> anyhow::Result<Value> {
+    let spec = rules(fixture)?;
+    let chain_id = fixture.genesis.config.get("chainId").cloned().unwrap_or(Value::from(1));
+    let mut cfg = CfgEnv::new_with_spec(spec);
+    cfg.chain_id = Number::try_from(chain_id).map_err(anyhow::Error::msg)?.0;
+    let context = &fixture.context;
+    let excess = fixture.genesis.excess_blob_gas.map_or(0, |gas| gas.0);
+    let used = fixture.genesis.blob_gas_used.map_or(0, |gas| gas.0);
+    let excess = BlobParams::cancun().next_block_excess_blob_gas_osaka(excess, used, 0);
+    let block = BlockEnv {
+        number: U256::from(context.number.0),
+        beneficiary: context.miner,
+        timestamp: U256::from(context.timestamp.0),
+        gas_limit: context.gas_limit.0,
+        basefee: context.base_fee_per_gas.map_or(0, |fee| fee.0),
+        difficulty: context.difficulty,
+        prevrandao: Some(B256::ZERO),
+        blob_excess_gas_and_price: Some(BlobExcessGasAndPrice::new(excess, 3_338_477)),
+        ..Default::default()
+    };
+    let tx = EthereumTxEnvelope::<TxEip4844>::decode_2718_exact(&fixture.input)?;
+    let env = TxEnv::from_recovered_tx(&tx, tx.recover_signer()?);
+    let options = GethDebugTracingOptions {
+        tracer: Some(serde_json::from_value::<GethDebugTracerType>(tracer.into())?),
+        tracer_config: GethDebugTracerConfig(fixture.tracer_config.clone()),
+        ..Default::default()
+    };
+    let tracer = GethTracer::new(options, usize::MAX)?;
+    let mut evm = Context::mainnet()
+        .with_db(database(&fixture.genesis))
+        .with_cfg(cfg)
+        .with_block(block.clone())
+        .build_mainnet_with_inspector(tracer.inspector()?);
+    let outcome = evm.inspect_tx(env.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let db = &mut evm.ctx.journaled_state.database;
+    let shown = tracer.result(&mut evm.inspector, None, &env, &block, &outcome, db)?;
+    Ok(serde_json::to_value(shown)?)
+}
+
+/// Takes out of a trace where its transaction is, which go-ethereum's own comparison leaves out too.
+fn unplaced(mut trace: Value) -> Value {
+    for call in trace.as_array_mut().into_iter().flatten() {
+        if let Some(call) = call.as_object_mut() {
+            for place in ["blockHash", "blockNumber", "transactionHash", "transactionPosition"] {
+                call.remove(place);
+            }
+        }
+    }
+    trace
+}
+
+/// Whether `found` says all that `expected` says.
+fn contains(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        (Value::Object(found), Value::Object(expected)) => expected
+            .iter()
+            .all(|(key, value)| found.get(key).is_some_and(|found| contains(found, value))),
+        (Value::Array(found), Value::Array(expected)) => {
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| contains(found, expected))
+        }
+        (found, expected) => found == expected,
+    }
+}
+
+fn check(path: &Path, folder: &str, tracer: &str) -> anyhow::Result<()> {
+    let fixture: Fixture = serde_json::from_slice(&std::fs::read(path)?)?;
+    let found = trace(&fixture, tracer)?;
+    match folder {
+        // An older form with fewer fields.
+        "call_tracer_legacy" | "prestate_tracer_legacy" => {
+            ensure!(
+                contains(&found, &fixture.result),
+                "found {found}\nexpected {}",
+                fixture.result
+            );
+        }
+        _ => {
+            let (found, expected) = (unplaced(found), unplaced(fixture.result));
+            ensure!(found == expected, "found {found}\nexpected {expected}");
+        }
+    }
+    Ok(())
+}
+
+fn vectors() -> PathBuf {
+    let given = std::env::var_os("KEDGE_VECTORS").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+    given.unwrap_or(beside).join("tracers")
+}
+
+#[test]
+fn every_fixture_gives_go_ethereum_s_output() -> anyhow::Result<()> {
+    let root = vectors();
+    if !root.is_dir() {
+        eprintln!("skipped: there is no {}; KEDGE_VECTORS names another folder", root.display());
+        return Ok(());
+    }
+    let (mut opened, mut failures) = (0, Vec::new());
+    for entry in std::fs::read_dir(&root)? {
+        let folder = entry?.path();
+        let name = folder.file_name().and_then(|name| name.to_str()).context("a name")?;
+        let Some((_, tracer)) = FOLDERS.iter().find(|(folder, _)| *folder == name) else {
+            bail!("nothing opens {}", folder.display());
+        };
+        for file in std::fs::read_dir(&folder)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                continue;
+            }
+            opened += 1;
+            if let Err(error) = check(&path, name, tracer) {
+                failures.push(format!("{}: {error:#}", path.display()));
+            }
+        }
+    }
+    println!("{opened} fixtures, {} differ", failures.len());
+    ensure!(failures.is_empty(), "{} of {opened} differ:\n{}", failures.len(), failures.join("\n"));
+    Ok(())
+}
