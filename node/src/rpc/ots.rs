@@ -9,7 +9,9 @@ use super::{
     trace::{calls, each_of_block, of_transaction},
 };
 use alloy_consensus::{Transaction as _, TxReceipt as _, Typed2718 as _};
-use alloy_eips::{BlockId, BlockNumberOrTag, eip7702::constants::EIP7702_DELEGATION_DESIGNATOR};
+use alloy_eips::{
+    BlockId, eip1898::LenientBlockNumberOrTag, eip7702::constants::EIP7702_DELEGATION_DESIGNATOR,
+};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use alloy_rpc_types_eth::TransactionReceipt;
 use alloy_rpc_types_trace::{
@@ -35,12 +37,17 @@ const MOST_PER_PAGE: usize = 100;
 type OtsBlock = OtsBlockTransactions<Transaction, RpcHeader>;
 type OtsPage = TransactionsWithReceipts<Transaction>;
 
+/// A block that Otterscan names, by a JSON number mostly.
+fn named(number: LenientBlockNumberOrTag) -> BlockId {
+    BlockId::Number(number.into())
+}
+
 /// `ots_*`, and the one method of Erigon's that Otterscan begins with.
 #[rpc(server, namespace = "ots")]
 pub trait OtsApi {
     /// A header by number; null when there is none.
     #[method(name = "getHeaderByNumber", aliases = ["erigon_getHeaderByNumber"], blocking)]
-    fn header_by_number(&self, number: BlockNumberOrTag) -> RpcResult<Option<RpcHeader>>;
+    fn header_by_number(&self, number: LenientBlockNumberOrTag) -> RpcResult<Option<RpcHeader>>;
 
     /// The version of this interface.
     #[method(name = "getApiLevel")]
@@ -64,8 +71,10 @@ pub trait OtsApi {
 
     /// A block without its transactions, with what they paid; null when there is no such block.
     #[method(name = "getBlockDetails", blocking)]
-    fn block_details(&self, number: BlockNumberOrTag)
-    -> RpcResult<Option<BlockDetails<RpcHeader>>>;
+    fn block_details(
+        &self,
+        number: LenientBlockNumberOrTag,
+    ) -> RpcResult<Option<BlockDetails<RpcHeader>>>;
 
     /// The same by hash.
     #[method(name = "getBlockDetailsByHash", blocking)]
@@ -75,7 +84,7 @@ pub trait OtsApi {
     #[method(name = "getBlockTransactions", blocking)]
     fn block_transactions(
         &self,
-        number: BlockNumberOrTag,
+        number: LenientBlockNumberOrTag,
         page: usize,
         size: usize,
     ) -> RpcResult<Option<OtsBlock>>;
@@ -350,9 +359,9 @@ fn is_contract(view: &View<'_>, address: Address, number: L2Number) -> Result<bo
 
 #[async_trait]
 impl OtsApiServer for Ots {
-    fn header_by_number(&self, number: BlockNumberOrTag) -> RpcResult<Option<RpcHeader>> {
+    fn header_by_number(&self, number: LenientBlockNumberOrTag) -> RpcResult<Option<RpcHeader>> {
         let view = self.0.chain().view();
-        match view.find(number.into())? {
+        match view.find(named(number))? {
             Some(number) => Ok(Some(view.block(number)?.rpc_header())),
             None => Ok(None),
         }
@@ -404,9 +413,9 @@ impl OtsApiServer for Ots {
 
     fn block_details(
         &self,
-        number: BlockNumberOrTag,
+        number: LenientBlockNumberOrTag,
     ) -> RpcResult<Option<BlockDetails<RpcHeader>>> {
-        Ok(details(self.0.chain(), number.into())?)
+        Ok(details(self.0.chain(), named(number))?)
     }
 
     fn block_details_by_hash(&self, hash: B256) -> RpcResult<Option<BlockDetails<RpcHeader>>> {
@@ -415,13 +424,13 @@ impl OtsApiServer for Ots {
 
     fn block_transactions(
         &self,
-        number: BlockNumberOrTag,
+        number: LenientBlockNumberOrTag,
         page: usize,
         size: usize,
     ) -> RpcResult<Option<OtsBlock>> {
         let chain = self.0.chain();
         let view = chain.view();
-        let Some(number) = view.find(number.into())? else { return Ok(None) };
+        let Some(number) = view.find(named(number))? else { return Ok(None) };
         let block = view.block(number)?;
         let end = block.transactions.len().saturating_sub(page.saturating_mul(size));
         let shown = end.saturating_sub(size)..end;

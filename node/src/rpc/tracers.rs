@@ -5,8 +5,13 @@ use super::{
     guard::{Deadline, Guarded, StepRecord, recording},
     replay::Traced,
 };
-use alloy_rpc_types_trace::geth::{
-    GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
+use alloy_primitives::U256;
+use alloy_rpc_types_trace::{
+    geth::{
+        GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
+        mux::MuxFrame,
+    },
+    parity::Action,
 };
 use revm::{
     DatabaseRef,
@@ -116,9 +121,32 @@ impl GethTracer {
         outcome: &ResultAndState<impl HaltReasonTr>,
         db: &mut DB,
     ) -> Result<GethTrace, RpcError> {
-        inspector
+        let mut trace = inspector
             .get_result(place, tx, block, outcome, db)
-            .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))
+            .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))?;
+        if let GethTrace::MuxTracer(MuxFrame(frames)) = &mut trace {
+            // Alone, these show the transaction's limit; through the mux they leave out what is intrinsic.
+            for frame in frames.values_mut() {
+                match frame {
+                    GethTrace::CallTracer(root) => root.gas = U256::from(tx.gas_limit()),
+                    GethTrace::FlatCallTracer(frames) => {
+                        if let Some(root) = frames.first_mut() {
+                            set_gas(&mut root.trace.action, tx.gas_limit());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(trace)
+    }
+}
+
+fn set_gas(action: &mut Action, gas: u64) {
+    match action {
+        Action::Call(call) => call.gas = gas,
+        Action::Create(create) => create.gas = gas,
+        Action::Selfdestruct(_) | Action::Reward(_) => {}
     }
 }
 

@@ -9,7 +9,9 @@
 //!
 //! Accounts and slots are kept at `latest`, and for each change of one the value from before it, keyed by
 //! account (and slot) and block number. The state after block `n` is the first change after `n`, or the
-//! latest value where there is none; so state at every block is at hand, tries at `latest` only.
+//! latest value where there is none; so state at every block is at hand, tries at `latest` only. With the
+//! accounts that a block loaded and left as they were, which are noted too, the history of accounts tells every
+//! block that touched an address.
 
 mod bonds;
 mod change;

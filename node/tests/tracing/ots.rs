@@ -15,7 +15,7 @@ async fn otterscan_finds_the_interface_that_it_needs() -> anyhow::Result<()> {
     let t = Traces::new().await?;
     assert_eq!(t.world.ask("ots_getApiLevel", rpc_params![]).await?, json!(8));
     let block = t.world.ask("eth_getBlockByNumber", rpc_params!["0x1", false]).await?;
-    let header = t.world.ask("erigon_getHeaderByNumber", rpc_params!["0x1"]).await?;
+    let header = t.world.ask("erigon_getHeaderByNumber", rpc_params![1]).await?;
     assert_eq!(header["hash"], block["hash"]);
     let none = t.world.ask("erigon_getHeaderByNumber", rpc_params!["0x63"]).await?;
     assert_eq!(none, Value::Null);
@@ -81,7 +81,7 @@ async fn what_a_reverted_call_moved_is_not_shown() -> anyhow::Result<()> {
 async fn a_block_shows_fees_and_pages_of_transactions() -> anyhow::Result<()> {
     let t = Traces::new().await?;
     let block = t.world.ask("eth_getBlockByNumber", rpc_params!["0x3", true]).await?;
-    let details = t.world.ask("ots_getBlockDetails", rpc_params!["0x3"]).await?;
+    let details = t.world.ask("ots_getBlockDetails", rpc_params![3]).await?;
     let same = t.world.ask("ots_getBlockDetailsByHash", rpc_params![&block["hash"]]).await?;
     assert_eq!(same, details);
     assert_eq!(details["block"]["hash"], block["hash"]);
@@ -96,7 +96,7 @@ async fn a_block_shows_fees_and_pages_of_transactions() -> anyhow::Result<()> {
     let missing = t.world.ask("ots_getBlockDetails", rpc_params!["0x63"]).await?;
     assert_eq!(missing, Value::Null);
 
-    let page = |page: usize| t.world.ask("ots_getBlockTransactions", rpc_params!["0x3", page, 2]);
+    let page = |page: usize| t.world.ask("ots_getBlockTransactions", rpc_params![3, page, 2]);
     let (last, first) = (page(0).await?, page(1).await?);
     let hashes = |page: &Value| -> Vec<Value> {
         let all = page["fullblock"]["transactions"].as_array().cloned().unwrap_or_default();
