@@ -67,6 +67,16 @@ pub enum RpcError {
     /// The state of that block is not kept.
     #[error("historical state of block {0} is not available")]
     StateUnavailable(u64),
+    /// The state of that block was pruned.
+    #[error(
+        "historical state of block {number} is pruned; the oldest kept is that of block {oldest}"
+    )]
+    StatePruned {
+        /// The block's number.
+        number: u64,
+        /// The oldest block whose state is kept.
+        oldest: u64,
+    },
     /// The request would take more than this server gives.
     #[error("{0}")]
     Limit(String),
@@ -113,6 +123,7 @@ impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::StateUnavailable { number } => Self::StateUnavailable(number),
+            StoreError::StatePruned { number, oldest } => Self::StatePruned { number, oldest },
             error => Self::Internal(error.into()),
         }
     }
@@ -133,7 +144,10 @@ impl RpcError {
         match self {
             Self::Pool(error) => pool_code(error),
             Self::Reverted(_) => code::REVERTED,
-            Self::Execution(_) | Self::HeaderNotFound | Self::NoProof(_) => code::INVALID_INPUT,
+            Self::Execution(_)
+            | Self::HeaderNotFound
+            | Self::NoProof(_)
+            | Self::StatePruned { .. } => code::INVALID_INPUT,
             Self::InvalidParams(_) => code::INVALID_PARAMS,
             Self::StateUnavailable(_) => code::PRUNED,
             Self::Limit(_) => code::LIMIT,

@@ -9,7 +9,7 @@ use alloy_primitives::B256;
 use kedge_genesis::Network;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    ErrorKind, Options, WriteBatch, WriteOptions,
+    ErrorKind, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub struct Identity {
 /// The database of one node. Shared as `Arc<Store>`; one process at a time.
 #[derive(Debug)]
 pub struct Store {
-    db: DB,
+    pub(crate) db: DB,
     path: PathBuf,
 }
 
@@ -41,6 +41,20 @@ pub enum Durability {
     Synced,
     /// With the operating system: survives the end of the process.
     Buffered,
+}
+
+/// What an operator can choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes for all of RocksDB's caches together: blocks of tables, their indexes and filters, and a quarter
+    /// of it for writes that are not in tables yet.
+    pub cache_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20 }
+    }
 }
 
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
@@ -56,13 +70,37 @@ impl Store {
     /// [`StoreError::OtherChain`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`],
     /// [`StoreError::Locked`], and what RocksDB reports.
     pub fn open(path: impl AsRef<Path>, identity: &Identity) -> Result<Self> {
+        Self::open_with(path, identity, &StoreOptions::default())
+    }
+
+    /// The same for a database that must be there.
+    ///
+    /// # Errors
+    /// [`StoreError::NoDatabase`], and as [`Store::open`].
+    pub fn open_existing(path: impl AsRef<Path>, identity: &Identity) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.join("CURRENT").exists() {
+            return Err(StoreError::NoDatabase { path: path.to_owned() });
+        }
+        Self::open(path, identity)
+    }
+
+    /// As [`Store::open`], with what an operator chose.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        identity: &Identity,
+        options: &StoreOptions,
+    ) -> Result<Self> {
         let path = path.as_ref();
         std::fs::create_dir_all(path)
             .map_err(|reason| StoreError::Directory { path: path.to_owned(), reason })?;
         if path.join("CURRENT").exists() {
             check_unopened(path, identity)?;
         }
-        let store = Self::open_files(path)?;
+        let store = Self::open_files(path, options)?;
         if store.get(Table::Meta, SCHEMA_KEY)?.is_none() {
             let mut change = store.change();
             change.put(Table::Meta, SCHEMA_KEY, encode(&SCHEMA))?;
@@ -75,9 +113,16 @@ impl Store {
         Ok(store)
     }
 
-    fn open_files(path: &Path) -> Result<Self> {
-        let cache = Cache::new_lru_cache(128 << 20);
+    fn open_files(path: &Path, chosen: &StoreOptions) -> Result<Self> {
+        let cache = Cache::new_lru_cache(chosen.cache_bytes);
+        // Counted as part of the cache, so that one number bounds both.
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
+            chosen.cache_bytes / 4,
+            false,
+            cache.clone(),
+        );
         let mut options = Options::default();
+        options.set_write_buffer_manager(&buffers);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_max_total_wal_size(256 << 20);
@@ -88,10 +133,14 @@ impl Store {
             let mut table_options = BlockBasedOptions::default();
             table_options.set_block_cache(&cache);
             table_options.set_bloom_filter(10.0, false);
+            table_options.set_cache_index_and_filter_blocks(true);
+            table_options.set_pin_l0_filter_and_index_blocks_in_cache(true);
             let mut options = Options::default();
             options.set_block_based_table_factory(&table_options);
             options.set_compression_type(DBCompressionType::Lz4);
             options.set_write_buffer_size(16 << 20);
+            // Most tables get few writes; the default would take a megabyte for each.
+            options.set_arena_block_size(64 << 10);
             ColumnFamilyDescriptor::new(table.name(), options)
         });
         let default = ColumnFamilyDescriptor::new("default", Options::default());

@@ -67,7 +67,8 @@ pub enum StoreError {
     },
     /// The database was written by an older version whose layout this one cannot read.
     #[error(
-        "{path} has schema {found}, this version needs {supported}; sync again into an empty --datadir"
+        "{path} was written by an older kedge: schema {found}, this version needs {supported}; sync again \
+         into an empty --datadir, or run the version that wrote it"
     )]
     OlderSchema {
         /// Directory of the database.
@@ -112,6 +113,22 @@ pub enum StoreError {
     NotRecording {
         /// The table.
         table: Table,
+    },
+    /// There is no database in the directory.
+    #[error("there is no database at {path}; check --datadir")]
+    NoDatabase {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The state after that block has been pruned.
+    #[error(
+        "state of block {number} has been pruned; the oldest one kept is that of block {oldest}"
+    )]
+    StatePruned {
+        /// The block's number.
+        number: u64,
+        /// The oldest block after which the state is kept.
+        oldest: u64,
     },
     /// The state at that block is not at hand.
     #[error("state of block {number} is not available")]

@@ -3,6 +3,7 @@
 use crate::change::Change;
 use crate::codec::{Codec, decode, rows};
 use crate::error::Result;
+use crate::history::at;
 use crate::read::{Reader, Rows, corrupt, missing, row};
 use crate::table::{Domain, Table};
 use alloy_consensus::Header;
@@ -96,7 +97,7 @@ impl Codec for L2Cursor {
 }
 
 /// Nonce, balance, code hash. Absent is no row, and an empty one in the history.
-struct AccountRow(AccountInfo);
+pub(crate) struct AccountRow(pub(crate) AccountInfo);
 
 impl Codec for AccountRow {
     fn put(&self, out: &mut Vec<u8>) {
@@ -125,10 +126,6 @@ pub(crate) fn slot_key(address: Address, slot: U256) -> [u8; 52] {
     key
 }
 
-fn at(prefix: &[u8], number: L2Number) -> Vec<u8> {
-    [prefix, &number.0.to_be_bytes()].concat()
-}
-
 /// Table and key of the trie node at a path.
 pub(crate) fn trie_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> (Table, Vec<u8>) {
     match owner {
@@ -139,7 +136,7 @@ pub(crate) fn trie_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> (Table,
 
 /// What all rows of one path in the history of trie nodes begin with. The length keeps paths apart that
 /// begin alike.
-fn trie_history_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> Vec<u8> {
+pub(crate) fn trie_history_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> Vec<u8> {
     let mut key = vec![u8::from(owner.is_some())];
     key.extend(owner.iter().flatten());
     // A path has at most 64 nibbles.
@@ -322,59 +319,6 @@ fn touch(table: Table, key: &[u8]) -> Result<L2Number> {
 }
 
 impl Reader<'_> {
-    /// An account as it was after block `number`.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn account_at(&self, address: Address, number: L2Number) -> Result<Option<AccountInfo>> {
-        match self.change_after(Table::AccountHistory, address.as_slice(), number)? {
-            None => self.account(address),
-            Some((_, value)) if value.is_empty() => Ok(None),
-            Some((key, value)) => {
-                decode::<AccountRow>(Table::AccountHistory, &key, &value).map(|it| Some(it.0))
-            }
-        }
-    }
-
-    /// A slot as it was after block `number`.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn slot_at(&self, address: Address, slot: U256, number: L2Number) -> Result<U256> {
-        match self.change_after(Table::StorageHistory, &slot_key(address, slot), number)? {
-            None => self.slot(address, slot),
-            Some((key, value)) => decode(Table::StorageHistory, &key, &value),
-        }
-    }
-
-    /// The node of a trie as it was after block `number`.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn trie_node_at(
-        &self,
-        owner: Option<B256>,
-        path: &kedge_vm::Nibbles,
-        number: L2Number,
-    ) -> Result<Option<Bytes>> {
-        let key = trie_history_key(owner, path);
-        match self.change_after(Table::TrieHistory, &key, number)? {
-            None => self.trie_node(owner, path),
-            Some((_, value)) if value.is_empty() => Ok(None),
-            Some((_, value)) => Ok(Some(value.into_vec().into())),
-        }
-    }
-
-    /// The first change of a key after a block: its value is the one from before that change.
-    fn change_after(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        number: L2Number,
-    ) -> Result<Option<crate::Row>> {
-        self.first_between(table, &at(prefix, number.next()), crate::read::successor(prefix))
-    }
-
     /// The first block from `number` on that loaded an account, changed or not.
     ///
     /// # Errors
@@ -507,8 +451,9 @@ impl Change<'_> {
         self.put_row(Table::Numbers, hash.as_slice(), &number)?;
         self.put(Table::Payloads, &key, alloy_rlp::encode(payload))?;
         self.put_row(Table::Blocks, &key, info)?;
-        let receipts: Vec<Bytes> = receipts.iter().map(|it| it.encoded_2718().into()).collect();
-        self.put_row(Table::Receipts, &key, &receipts)?;
+        let encoded: Vec<Bytes> = receipts.iter().map(|it| it.encoded_2718().into()).collect();
+        self.put_row(Table::Receipts, &key, &encoded)?;
+        self.index_logs(number, receipts)?;
         for (index, transaction) in (0u32..).zip(transactions) {
             self.put_row(Table::Transactions, transaction.as_slice(), &(number, index))?;
         }

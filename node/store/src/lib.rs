@@ -9,30 +9,35 @@
 //!
 //! Accounts and slots are kept at `latest`, and for each change of one the value from before it, keyed by
 //! account (and slot) and block number. The state after block `n` is the first change after `n`, or the
-//! latest value where there is none; so state at every block is at hand, tries at `latest` only. With the
-//! accounts that a block loaded and left as they were, which are noted too, the history of accounts tells every
-//! block that touched an address.
+//! latest value where there is none; the same holds for the nodes of the tries. So the state after every
+//! block is at hand, unless [`Store::prune_states`] dropped old ones. With the accounts that a block loaded
+//! and left as they were, which are noted too, the history of accounts tells every block that touched an
+//! address.
 
 mod bonds;
 mod change;
 mod codec;
 mod db;
 mod error;
+mod history;
 mod l1;
 mod l2;
+mod logs;
 mod read;
 mod state;
 mod table;
 
 pub use bonds::{BondEnd, BondRow, BondRows, BondSpendRow};
 pub use change::Change;
-pub use db::{Durability, Identity, SCHEMA, Store};
+pub use db::{Durability, Identity, SCHEMA, Store, StoreOptions};
 pub use error::{Result, StoreError};
+pub use history::oldest_state;
 pub use l1::{
     AssertionRow, BatchRow, DepositRow, L1Row, L1Rows, L1Sums, NoteRow, OwnClaims, PayoutRow,
     RejectionRow, Solvency, UnattributedRow, VaultUtxo, finalized,
 };
 pub use l2::{BlockInfo, L2Rows, L2Sums, QueuedWithdrawal};
+pub use logs::{LogBlocks, LogTerms};
 pub use read::{Reader, Row, Rows};
 pub use state::{LatestState, StateAt};
 pub use table::{Domain, Table};

@@ -1,6 +1,7 @@
 //! State for execution: at `latest` for the engine, after any block for calls.
 
 use crate::error::{Result, StoreError};
+use crate::history::oldest_state;
 use crate::l2::{L2Rows, trie_key};
 use crate::read::{Reader, Rows, missing};
 use crate::table::Table;
@@ -75,8 +76,13 @@ impl<'s> Reader<'s> {
     /// The state after block `number`.
     ///
     /// # Errors
-    /// [`StoreError::StateUnavailable`] when there is no such block, and when the database fails.
+    /// [`StoreError::StateUnavailable`] when there is no such block, [`StoreError::StatePruned`] when the
+    /// state after it is not kept any more, and when the database fails.
     pub fn state_at(&self, number: L2Number) -> Result<StateAt<'_, 's>> {
+        let oldest = oldest_state(self)?;
+        if number < oldest {
+            return Err(StoreError::StatePruned { number: number.0, oldest: oldest.0 });
+        }
         match self.latest()? {
             Some(latest) if number <= latest => {
                 Ok(StateAt { reader: self, number, is_latest: number == latest })

@@ -96,6 +96,8 @@ tables! {
     31 TrieHistory "trie_history" L2,
     /// Address and L2 number of each block that loaded the account and left it as it was.
     32 AccountReads "account_reads" L2,
+    /// Address, or position and topic, of a log and L2 number, without value.
+    33 LogIndex "log_index" L2,
 
     /// L1 height to block, as Bitcoin serialises it.
     48 L1Blocks "l1_blocks" L1,

@@ -2,7 +2,9 @@
 
 use alloy_primitives::B256;
 use kedge_genesis::Network;
-use kedge_store::{Change, Domain, Durability, Identity, Rows, Store, StoreError, Table};
+use kedge_store::{
+    Change, Domain, Durability, Identity, Rows, SCHEMA, Store, StoreError, StoreOptions, Table,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tempfile::tempdir;
@@ -56,6 +58,34 @@ fn a_newer_schema_is_refused_and_left_alone() {
     for _ in 0..2 {
         let error = Store::open(dir.path(), &IDENTITY).unwrap_err();
         assert!(matches!(error, StoreError::NewerSchema { .. }), "{error}");
+    }
+}
+
+#[test]
+fn an_older_schema_is_refused_and_says_what_to_do() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(dir.path(), &IDENTITY).unwrap();
+    let older = (SCHEMA - 1).to_be_bytes().to_vec();
+    store.put(Table::Meta, b"schema", older, Durability::Synced).unwrap();
+    drop(store);
+    let error = Store::open(dir.path(), &IDENTITY).unwrap_err();
+    assert!(matches!(error, StoreError::OlderSchema { supported: SCHEMA, .. }), "{error}");
+    assert!(error.to_string().contains("older kedge"), "{error}");
+    assert!(error.to_string().contains("empty --datadir"), "{error}");
+}
+
+#[test]
+fn a_database_works_with_the_smallest_cache() {
+    let dir = tempdir().unwrap();
+    let options = StoreOptions { cache_bytes: 1 << 20 };
+    let store = Store::open_with(dir.path(), &IDENTITY, &options).unwrap();
+    let value = |number: u32| number.to_be_bytes().repeat(256);
+    for number in 0..8_192_u32 {
+        let key = number.to_be_bytes();
+        store.put(Table::Roles, &key, value(number), Durability::Buffered).unwrap();
+    }
+    for number in 0..8_192_u32 {
+        assert_eq!(store.get(Table::Roles, &number.to_be_bytes()).unwrap(), Some(value(number)));
     }
 }
 
