@@ -84,6 +84,24 @@ pub enum EngineError {
         /// The safe head.
         safe: L2Number,
     },
+    /// There is no such block.
+    #[error("there is no block {number}; the latest is {latest}")]
+    NoBlock {
+        /// The number asked for.
+        number: L2Number,
+        /// The latest block.
+        latest: L2Number,
+    },
+    /// What is final stays.
+    #[error(
+        "block {finalized} is final, so nothing below it can be rolled back to: its batch is deep in Bitcoin, \
+         and what it overwrote is no longer kept; to derive the whole chain again, start with an empty \
+         --datadir"
+    )]
+    BelowFinal {
+        /// The last final block.
+        finalized: L2Number,
+    },
     /// A fraud proof could not be built.
     #[error("building a fraud proof: {0}")]
     Proof(BuildError<StoreError, StoreError>),

@@ -13,6 +13,7 @@
 //! | `bonds` | what a Bitcoin block does to bonds, and which are to be slashed |
 //! | `heads` | where the chain stands |
 //! | `prove` | how an assertion is proven wrong |
+//! | `rollback` | how an operator takes blocks back |
 
 mod bonds;
 mod bridge;
@@ -23,6 +24,7 @@ mod execute;
 mod heads;
 mod prove;
 mod records;
+mod rollback;
 mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -41,7 +43,8 @@ use kedge_bridge::vault::{VaultHead, vault_script};
 use kedge_fraud_proof::AssertionTracker;
 use kedge_genesis::{L1Ref, L2Number, Params, Sats, alloc};
 use kedge_store::{
-    Change, Domain, Durability, Identity, L1Row, L1Rows, L2Rows, Store, StoreError, Table,
+    Change, Domain, Durability, Identity, L1Row, L1Rows, L2Rows, Store, StoreError, StoreOptions,
+    Table,
 };
 use kedge_vm::{EvmConfig, GenesisBlock, genesis_block};
 use parking_lot::Mutex;
@@ -120,9 +123,28 @@ pub fn genesis_of(params: &Params) -> Result<GenesisBlock, EngineError> {
 /// # Errors
 /// When the directory holds another chain or a newer version's store, is in use, or the disk fails.
 pub fn open_store(path: impl AsRef<Path>, params: &Params) -> Result<Arc<Store>, EngineError> {
+    open_store_with(path, params, &StoreOptions::default())
+}
+
+/// The same, with what an operator chose.
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_store_with(
+    path: impl AsRef<Path>,
+    params: &Params,
+    options: &StoreOptions,
+) -> Result<Arc<Store>, EngineError> {
+    Ok(Arc::new(Store::open_with(path, &identity_of(params)?, options)?))
+}
+
+/// What the store of a network is known by.
+///
+/// # Errors
+/// When this machine fails.
+pub fn identity_of(params: &Params) -> Result<Identity, EngineError> {
     let genesis = genesis_of(params)?.hash;
-    let identity = Identity { network: params.network, params: params.hash(), genesis };
-    Ok(Arc::new(Store::open(path, &identity)?))
+    Ok(Identity { network: params.network, params: params.hash(), genesis })
 }
 
 impl Engine {

@@ -1,5 +1,6 @@
 //! The engine on a Bitcoin chain made by hand.
 
+mod store;
 pub(crate) mod world;
 
 use super::*;

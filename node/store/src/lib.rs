@@ -23,9 +23,11 @@ mod history;
 mod l1;
 mod l2;
 mod logs;
+mod maintain;
 mod read;
 mod state;
 mod table;
+mod verify;
 
 pub use bonds::{BondEnd, BondRow, BondRows, BondSpendRow};
 pub use change::Change;
@@ -38,6 +40,8 @@ pub use l1::{
 };
 pub use l2::{BlockInfo, L2Rows, L2Sums, QueuedWithdrawal};
 pub use logs::{LogBlocks, LogTerms};
+pub use maintain::TableSize;
 pub use read::{Reader, Row, Rows};
 pub use state::{LatestState, StateAt};
 pub use table::{Domain, Table};
+pub use verify::{Fault, Verification, VerifyStep};
