@@ -13,6 +13,7 @@
 //! | [`bumps`] | when to replace a spend that waits for a block |
 //! | [`proof`] | fraud proofs as files, judged on Bitcoin blocks alone |
 //! | [`rpc`] | JSON-RPC |
+//! | [`pruner`] | drops old states |
 //! | [`metrics`] | metrics over HTTP |
 //! | [`node`], [`dev`] | put the parts together |
 //! | [`cli`] | the command line |
@@ -35,6 +36,7 @@ pub mod metrics;
 pub mod node;
 pub mod proof;
 pub mod proposer;
+pub mod pruner;
 pub mod publisher;
 pub mod rpc;
 pub mod sequencer;

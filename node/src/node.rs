@@ -4,12 +4,13 @@ use crate::{
     batcher::Batcher,
     challenger::{Challenger, ChallengerOptions, Reporter},
     clock::Clock,
-    engine::{Engine, EngineOptions, open_store},
+    engine::{Engine, EngineOptions, open_store_with},
     follow, keys,
     l1::{self, Bitcoin, MemoryRecords, Records},
     mempool::{Mempool, MempoolConfig},
     mempool_link,
     proposer::Proposer,
+    pruner::{self, Prune},
     publisher::{FeePolicy, Publisher},
     rpc::{self, NodeHandle, RpcConfig, ServerHandle, Submission, types::Roles},
     sequencer::{Sequencer, SequencerConfig},
@@ -22,6 +23,7 @@ use bitcoin::{
 };
 use jsonrpsee::RpcModule;
 use kedge_genesis::Params;
+use kedge_store::StoreOptions;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -70,6 +72,10 @@ pub struct NodeConfig {
     pub bitcoin: Arc<dyn Bitcoin>,
     /// The engine's options.
     pub engine: EngineOptions,
+    /// The store's options.
+    pub store: StoreOptions,
+    /// Which old states are dropped. A challenger drops none.
+    pub prune: Prune,
     /// The key that signs batches: makes this node the sequencer.
     pub sequencer: Option<(Keypair, SequencerConfig)>,
     /// L1 blocks between assertions: makes this node a proposer.
@@ -147,6 +153,8 @@ impl Node {
             datadir,
             bitcoin,
             engine,
+            store: options,
+            prune,
             sequencer,
             proposer,
             challenger,
@@ -166,7 +174,10 @@ impl Node {
             l1::check_ready(&*bitcoin, params.bitcoin, params.l1_start.height).await?;
         }
         create_datadir(&datadir)?;
-        let store = open_store(folder, params)?;
+        let store = open_store_with(folder, params, &options)?;
+        if challenger.is_some() {
+            pruner::check_challenger(prune, &*store)?;
+        }
         let engine = EngineOptions { journal_removed: sequencer.is_some(), ..engine };
         let engine = Arc::new(Engine::open(store.clone(), params, engine)?);
         l1::check_ready(&*bitcoin, params.bitcoin, engine.heads().l1_tip.height).await?;
@@ -188,6 +199,11 @@ impl Node {
         {
             let (bitcoin, engine, stop) = (bitcoin.clone(), engine.clone(), stop.clone());
             tasks.spawn(async move { Ok(follow::follow(bitcoin, engine, stop).await?) });
+        }
+
+        if let Prune::Keep(blocks) = prune {
+            let (engine, stop) = (engine.clone(), stop.clone());
+            tasks.spawn(pruner::run(engine, blocks, stop));
         }
 
         let roles = Roles {

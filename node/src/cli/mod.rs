@@ -12,10 +12,12 @@ mod run;
 use crate::{
     l1::{Auth, L1Error},
     proposer::DEFAULT_INTERVAL,
+    pruner::Prune,
 };
 use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kedge_genesis::{Network, Sats};
+use kedge_store::StoreOptions;
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 /// An optimistic rollup anchored to Bitcoin.
@@ -99,6 +101,20 @@ struct DevArgs {
     json: bool,
 }
 
+/// How much memory the database takes.
+#[derive(Args, Clone, Copy, Debug)]
+struct CacheArgs {
+    /// Megabytes for the database's caches
+    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    cache_mb: u32,
+}
+
+impl CacheArgs {
+    const fn options(self) -> StoreOptions {
+        StoreOptions { cache_bytes: (self.cache_mb as usize) << 20 }
+    }
+}
+
 /// The Bitcoin node underneath.
 #[derive(Args, Clone, Debug)]
 struct L1Args {
@@ -172,6 +188,11 @@ struct NodeArgs {
     /// Key of the challenger's wallet, another than --wallet-key-file's (on dev and regtest: a public one)
     #[arg(long, value_name = "FILE", requires = "challenger")]
     challenger_key_file: Option<PathBuf>,
+    /// Drop the state before old blocks: archive keeps all, a number that many blocks, minimal what proofs need
+    #[arg(long, value_name = "MODE", default_value = "archive", conflicts_with = "challenger")]
+    prune: Prune,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     challenging: Challenging,
     /// Re-execute every block on its own state witness and stop on a difference
@@ -226,6 +247,8 @@ struct ChallengerArgs {
     #[arg(long, value_name = "FILE")]
     wallet_key_file: Option<PathBuf>,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     challenging: Challenging,
     /// Address that the JSON-RPC server listens on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", requires = "rpc_port")]
@@ -254,6 +277,8 @@ struct SignerArgs {
     /// Use the public key number N of dev and regtest, from 0
     #[arg(long, value_name = "N", required_unless_present = "key_file")]
     dev_key: Option<u8>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Address that the signing service listens on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     listen_host: IpAddr,
@@ -373,7 +398,7 @@ fn network(name: &str) -> Result<Network, String> {
 }
 
 /// Runs the command that the process was started with. 0 only when the thing was done; `kedge proof verify`
-/// has statuses of its own.
+/// has statuses of its own, and `kedge db verify` fails where something is wrong.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -17,6 +17,7 @@ use crate::{
     l1::{Embedded, Records, facade, rust_network},
     node::{ChallengerConfig, Node, NodeConfig, OperatorKeys},
     proposer::DEFAULT_INTERVAL,
+    pruner::Prune,
     rpc::{RpcConfig, ServerHandle},
     sequencer::SequencerConfig,
     signer::{Peer, Signer},
@@ -29,7 +30,7 @@ use disputes::Disputes;
 use jsonrpsee::RpcModule;
 use kedge_bridge::vault::Vault;
 use kedge_genesis::{L1Height, Network, Params, Sats};
-use kedge_store::L1Rows;
+use kedge_store::{L1Rows, StoreOptions};
 use liar::DishonestProposer;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -133,6 +134,8 @@ impl Dev {
                 datadir: options.datadir.join(crate::node::DEV_FOLDER),
                 bitcoin: chain.clone(),
                 engine: options.engine,
+                store: StoreOptions::default(),
+                prune: Prune::Archive,
                 sequencer: Some((sequencer, SequencerConfig { origin_depth: 0 })),
                 proposer: Some(DEFAULT_INTERVAL),
                 challenger: Some(challenger),
