@@ -14,12 +14,14 @@
 //! | [`proof`] | fraud proofs as files, judged on Bitcoin blocks alone |
 //! | [`rpc`] | JSON-RPC |
 //! | [`pruner`] | drops old states |
+//! | [`snapshot`], [`block_file`] | copies of a store, and blocks as files |
 //! | [`metrics`] | metrics over HTTP |
 //! | [`node`], [`dev`] | put the parts together |
 //! | [`cli`] | the command line |
 
 pub mod accounts;
 pub mod batcher;
+pub mod block_file;
 pub mod bumps;
 pub mod challenger;
 pub mod cli;
@@ -41,4 +43,5 @@ pub mod publisher;
 pub mod rpc;
 pub mod sequencer;
 pub mod signer;
+pub mod snapshot;
 pub mod wallet;

@@ -3,6 +3,7 @@
 pub mod amount;
 mod assertions;
 mod client;
+mod db;
 mod heavy;
 mod key;
 mod l1;
@@ -48,6 +49,13 @@ enum Command {
     /// Build, check and look into fraud proofs
     #[command(subcommand)]
     Proof(proof::ProofCommand),
+    /// Look after the database of a node that is stopped
+    #[command(subcommand)]
+    Db(db::DbCommand),
+    /// Write the L2 blocks of a node that is stopped into a file
+    Export(db::ExportArgs),
+    /// Compare the L2 blocks of a file with a node that is stopped, and add those that follow its latest
+    Import(db::ImportArgs),
     /// Mine in `kedge dev`, and export Bitcoin blocks
     #[command(subcommand)]
     L1(L1Command),
@@ -424,6 +432,9 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         // Its status is the verdict.
         Command::Proof(command) => return proof::run(command).await,
+        Command::Db(command) => return db::run(command).await,
+        Command::Export(args) => db::export(args).await,
+        Command::Import(args) => db::import(args).await,
         Command::Dev(args) => run::dev(args).await,
         Command::Node(args) => run::node(args).await,
         Command::Challenger(args) => run::challenger(args).await,
