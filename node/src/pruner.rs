@@ -277,13 +277,26 @@ mod tests {
         let kept = |world: &World| -> Dump {
             let mut rows = dump(world.store(), Domain::L2);
             rows.retain(|(table, _), _| {
-                !matches!(table, Table::AccountHistory | Table::StorageHistory | Table::TrieHistory)
+                !matches!(
+                    table,
+                    Table::AccountHistory
+                        | Table::AccountReads
+                        | Table::StorageHistory
+                        | Table::TrieHistory
+                )
             });
             rows
         };
-        let before = kept(&world);
+        let touches = |world: &World| -> std::collections::BTreeSet<_> {
+            let reader = world.store().reader();
+            let tables = [Table::AccountHistory, Table::AccountReads];
+            let rows = tables.into_iter().flat_map(|table| reader.all(table));
+            rows.map(|entry| entry.unwrap().0).collect()
+        };
+        let (before, touched) = (kept(&world), touches(&world));
         prune_all(&world, 0);
         assert_eq!(kept(&world), before, "blocks and the latest state stay");
+        assert_eq!(touches(&world), touched, "which blocks touched an account stays");
         let finalized = world.engine.heads().finalized.number;
         world.engine.roll_back_to(finalized).unwrap();
         assert_eq!(world.engine.heads().latest.number, finalized);

@@ -73,6 +73,10 @@ impl Store {
                 let (key, _) = entry?;
                 if split_at(&key).is_some_and(|(_, number)| number <= oldest) {
                     batch.delete_cf(family, &key);
+                    if table == Table::AccountHistory {
+                        // Which blocks touched an account stays known.
+                        batch.put_cf(self.family(Table::AccountReads), &key, []);
+                    }
                     dropped += 1;
                 }
                 if batch.len() >= PRUNED_AT_ONCE {

@@ -94,7 +94,8 @@ tables! {
     30 L2Meta "l2_meta" L2,
     /// Owner, nibble path and L2 number to the trie node before that block, absent as empty value.
     31 TrieHistory "trie_history" L2,
-    /// Address and L2 number of each block that loaded the account and left it as it was.
+    /// Address and L2 number of each block that loaded the account and left it as it was, or changed it
+    /// and was pruned.
     32 AccountReads "account_reads" L2,
     /// Address, or position and topic, of a log and L2 number, without value.
     33 LogIndex "log_index" L2,
