@@ -336,6 +336,21 @@ impl Mempool {
         self.pool.lock().get(hash)
     }
 
+    /// The transaction of `sender` that waits with that nonce.
+    pub fn at_nonce(&self, sender: &Address, nonce: u64) -> Option<Arc<PooledTransaction>> {
+        self.pool.lock().find(sender, nonce)
+    }
+
+    /// Every transaction, or those of one sender, by sender and nonce: whether the next block can take it
+    /// at that base fee, and itself.
+    pub fn content(
+        &self,
+        base_fee: u64,
+        only: Option<Address>,
+    ) -> Vec<(bool, Arc<PooledTransaction>)> {
+        self.pool.lock().content(base_fee, only)
+    }
+
     /// The nonce after the unbroken run of waiting transactions of `sender`, none when there are
     /// none (then the account's own nonce is the next).
     pub fn next_nonce(&self, sender: &Address) -> Option<u64> {

@@ -219,7 +219,22 @@ impl Pool {
         status
     }
 
-    #[cfg(test)]
+    pub(super) fn content(
+        &self,
+        base_fee: u64,
+        only: Option<Address>,
+    ) -> Vec<(bool, Arc<PooledTransaction>)> {
+        let mut content = Vec::new();
+        for (address, sender) in &self.senders {
+            if only.is_some_and(|only| only != *address) {
+                continue;
+            }
+            let run = sender.executable().take_while(|tx| tx.tip(base_fee).is_some()).count();
+            content.extend(sender.txs.values().enumerate().map(|(at, tx)| (at < run, tx.clone())));
+        }
+        content
+    }
+
     pub(super) fn find(&self, sender: &Address, nonce: u64) -> Option<Arc<PooledTransaction>> {
         self.senders.get(sender)?.txs.get(&nonce).cloned()
     }

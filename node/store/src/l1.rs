@@ -485,6 +485,15 @@ impl Reader<'_> {
         decode_all(Table::Batches, self.down_from(Table::Batches, &[0xff; 8]).take(count))
     }
 
+    /// The batches up to that index, newest first, at most `count`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn batches_to(&self, last: u64, count: usize) -> Result<Vec<BatchRow>> {
+        let rows = self.down_from(Table::Batches, &last.to_be_bytes());
+        decode_all(Table::Batches, rows.take(count))
+    }
+
     /// All assertions that ever counted, in the order of their confirmation.
     ///
     /// # Errors
