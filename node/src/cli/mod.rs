@@ -7,6 +7,7 @@ mod db;
 mod heavy;
 mod key;
 mod l1;
+mod limits;
 mod proof;
 mod run;
 
@@ -19,6 +20,7 @@ use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kedge_genesis::{Network, Sats};
 use kedge_store::StoreOptions;
+use limits::RpcLimits;
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 /// An optimistic rollup anchored to Bitcoin.
@@ -203,6 +205,8 @@ struct NodeArgs {
     cache: CacheArgs,
     #[command(flatten)]
     challenging: Challenging,
+    #[command(flatten)]
+    rpc_limits: RpcLimits,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]
     verify_witness: bool,

@@ -248,11 +248,12 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         sequencer_rpc: args.sequencer_rpc,
     };
     let listen = SocketAddr::new(args.rpc_host, args.rpc_port);
+    let rpc = args.heavy_limits.apply(args.rpc_limits.apply(RpcConfig::new(listen)));
     let (mut node, server) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         started = async {
             let node = Node::start(config, stop.clone()).await?;
-            let server = node.serve(args.heavy_limits.apply(RpcConfig::new(listen)), RpcModule::new(())).await?;
+            let server = node.serve(rpc, RpcModule::new(())).await?;
             anyhow::Ok((node, server))
         } => started?,
     };

@@ -46,7 +46,7 @@ pub trait EthApi {
     fn storage_at(&self, address: Address, slot: String, block: Option<BlockId>)
     -> RpcResult<B256>;
 
-    /// An account and slots with their Merkle proofs (EIP-1186), of the newest block.
+    /// An account and slots with their Merkle proofs (EIP-1186), after any block.
     #[method(name = "getProof")]
     async fn proof(
         &self,
@@ -82,6 +82,7 @@ pub trait EthApi {
         request: TransactionRequest,
         block: Option<BlockId>,
         state: Option<StateOverride>,
+        block_overrides: Option<Box<BlockOverrides>>,
     ) -> RpcResult<AccessListResult>;
 
     /// Base fee of the next block plus the suggested tip.

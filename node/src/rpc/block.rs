@@ -209,8 +209,13 @@ impl FullBlock {
 
 /// A transaction that waits for a block.
 pub(super) fn pending_transaction(tx: &PooledTransaction) -> Transaction {
-    let recovered = Recovered::new_unchecked(OpTxEnvelope::from(tx.tx.clone()), tx.sender);
-    let inner = TransactionInfo { hash: Some(tx.hash), ..Default::default() };
+    pending_transaction_of(OpTxEnvelope::from(tx.tx.clone()), tx.sender)
+}
+
+/// A transaction of `sender` that is in no block.
+pub(super) fn pending_transaction_of(tx: OpTxEnvelope, sender: Address) -> Transaction {
+    let inner = TransactionInfo { hash: Some(tx.tx_hash()), ..Default::default() };
+    let recovered = Recovered::new_unchecked(tx, sender);
     Transaction::from_transaction(recovered, OpTransactionInfo { inner, ..Default::default() })
 }
 

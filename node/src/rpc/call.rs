@@ -1,19 +1,21 @@
 //! Executing calls that nobody signed, and finding out how much gas a transaction needs.
 
-use super::error::RpcError;
+use super::{error::RpcError, overrides::PrecompileChanges};
+use alloy_eips::Encodable2718;
 use alloy_evm::{
     Evm as _, EvmEnv,
-    call::caller_gas_allowance,
     overrides::{apply_block_overrides, apply_state_overrides},
-    rpc::TryIntoTxEnv,
+    rpc::{CallFeesError, EthTxEnvError, TryIntoTxEnv},
 };
 use alloy_op_evm::{OpTx, OpTxError};
-use alloy_primitives::{Address, Bytes, TxKind, U256};
+use alloy_primitives::{Address, Bytes, Signature, TxKind, U256};
 use alloy_rpc_types_eth::{
     AccessListResult, BlockOverrides, TransactionRequest, state::StateOverride,
 };
 use kedge_vm::{EvmConfig, Header};
-use op_revm::{OpHaltReason, OpSpecId, OpTransaction, OpTransactionError};
+use op_alloy_consensus::OpTypedTransaction;
+use op_alloy_rpc_types::OpTransactionRequest;
+use op_revm::{L1BlockInfo, OpHaltReason, OpSpecId, OpTransaction, OpTransactionError};
 use revm::{
     Database as _,
     context::{
@@ -45,15 +47,19 @@ pub(super) struct Prepared<'a, DB: alloy_evm::Database> {
     state: State<DB>,
     tx: TxEnv,
     declared_gas: Option<u64>,
+    precompiles: PrecompileChanges,
+    /// Wei for the Bitcoin space that a signed transaction of this content takes.
+    data_fee: U256,
 }
 
 impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
-    /// Puts a request on the state after the block with that header. No request gets more than
-    /// `gas_cap`.
+    /// Puts a request on the state after the block with that header, in which Bitcoin space costs what
+    /// `l1` says. No request gets more than `gas_cap`.
     pub(super) fn new(
         config: &'a EvmConfig,
         header: &Header,
         db: DB,
+        l1: L1BlockInfo,
         mut request: TransactionRequest,
         overrides: Overrides,
         gas_cap: u64,
@@ -63,7 +69,9 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         if let Some(block) = overrides.block {
             apply_block_overrides(block, &mut state, &mut env.block_env);
         }
+        let mut precompiles = PrecompileChanges::default();
         if let Some(accounts) = overrides.state {
+            precompiles = PrecompileChanges::of(config, &accounts)?;
             apply_state_overrides(accounts, &mut state)
                 .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
         }
@@ -72,9 +80,20 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         }
         let declared_gas = request.gas;
         request.gas = Some(declared_gas.unwrap_or(gas_cap).min(gas_cap));
-        let tx: TxEnv = request
-            .try_into_tx_env(&env)
-            .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
+        let fee_cap = request.max_fee_per_gas.or(request.gas_price).unwrap_or_default();
+        let (from, gas) = (request.from.unwrap_or_default(), request.gas.unwrap_or_default());
+        let base_fee = env.block_env.basefee;
+        let data_fee = if fee_cap > 0 { data_fee(config, l1, &request) } else { U256::ZERO };
+        let tx: TxEnv =
+            request.try_into_tx_env(&env).map_err(|error| match error {
+                EthTxEnvError::CallFees(CallFeesError::FeeCapTooLow) => {
+                    RpcError::Execution(fee_cap_too_low(from, fee_cap, base_fee, gas))
+                }
+                EthTxEnvError::CallFees(CallFeesError::TipAboveFeeCap) => RpcError::Execution(
+                    refusal(&InvalidTransaction::PriorityFeeGreaterThanMaxFee, from, gas),
+                ),
+                error => RpcError::InvalidParams(error.to_string()),
+            })?;
         let sender = state.basic(tx.caller).map_err(|error| unreadable(tx.caller, &error))?;
         let balance = sender.map(|account| account.balance).unwrap_or_default();
         if tx.value > balance {
@@ -84,7 +103,7 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
             };
             return Err(RpcError::Execution(refusal(&short, tx.caller, tx.gas_limit)));
         }
-        Ok(Self { config, env, state, tx, declared_gas })
+        Ok(Self { config, env, state, tx, declared_gas, precompiles, data_fee })
     }
 
     fn transaction(&self, gas: u64) -> OpTx {
@@ -106,6 +125,7 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
     fn run(&mut self, gas: u64) -> Result<ExecutionResult<OpHaltReason>, RpcError> {
         let tx = self.transaction(gas);
         let mut evm = self.config.evm(self.env.clone(), &mut self.state);
+        self.precompiles.apply(evm.precompiles_mut())?;
         match evm.transact(tx) {
             Ok(outcome) => Ok(outcome.result),
             Err(error) => Err(refused(error, self.tx.caller, gas)),
@@ -128,6 +148,7 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         let from = self.tx.caller;
         let mut evm =
             self.config.evm_with_inspector(self.env.clone(), &mut self.state, &mut inspector);
+        self.precompiles.apply(evm.precompiles_mut())?;
         evm.transact(tx).map_err(|error| refused(error, from, self.tx.gas_limit))?;
         drop(evm);
         let access_list = inspector.into_access_list();
@@ -155,9 +176,7 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
             .min(self.tx.gas_limit.max(TRANSFER_GAS))
             .min(self.config.max_transaction_gas());
         if self.tx.gas_price > 0 {
-            let allowance = caller_gas_allowance(&mut self.state, &self.tx)
-                .map_err(|error| RpcError::Execution(error.to_string()))?;
-            high = high.min(allowance);
+            high = high.min(self.allowance()?);
         }
         if self.is_plain_transfer()?
             && high >= TRANSFER_GAS
@@ -194,6 +213,23 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         Ok(high)
     }
 
+    /// The gas that the sender can pay for besides the value and the Bitcoin space.
+    fn allowance(&mut self) -> Result<u64, RpcError> {
+        let from = self.tx.caller;
+        let account = self.state.basic(from).map_err(|error| unreadable(from, &error))?;
+        let balance = account.map(|account| account.balance).unwrap_or_default();
+        let fixed = self.tx.value.saturating_add(self.data_fee);
+        let Some(left) = balance.checked_sub(fixed) else {
+            let least = U256::from(TRANSFER_GAS).saturating_mul(U256::from(self.tx.gas_price));
+            let short = InvalidTransaction::LackOfFundForMaxFee {
+                fee: Box::new(fixed.saturating_add(least)),
+                balance: Box::new(balance),
+            };
+            return Err(RpcError::Execution(refusal(&short, from, self.tx.gas_limit)));
+        };
+        Ok((left / U256::from(self.tx.gas_price)).saturating_to())
+    }
+
     fn is_plain_transfer(&mut self) -> Result<bool, RpcError> {
         let TxKind::Call(to) = self.tx.kind else { return Ok(false) };
         if !self.tx.data.is_empty()
@@ -217,6 +253,40 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
     }
 }
 
+/// What the Bitcoin space of a request costs, once it is signed: wei, operator fee included.
+fn data_fee(config: &EvmConfig, mut l1: L1BlockInfo, request: &TransactionRequest) -> U256 {
+    let mut request = request.clone();
+    request.nonce.get_or_insert_default();
+    request.chain_id.get_or_insert(config.chain_id);
+    request.value.get_or_insert_default();
+    request.to.get_or_insert(TxKind::Create);
+    if request.gas_price.is_none() {
+        request.max_priority_fee_per_gas.get_or_insert_default();
+    }
+    request.normalize_input();
+    let gas = U256::from(request.gas.unwrap_or_default());
+    // A request that is no transaction is refused elsewhere.
+    let Some(unsigned) = unsigned(request) else { return U256::ZERO };
+    // Signatures do not compress: any that is not zero takes as much space as the real one.
+    let word = U256::from_be_bytes(alloy_primitives::keccak256("signature").0);
+    let signed = unsigned.into_envelope(Signature::new(word, word.rotate_left(97), true));
+    l1.tx_cost(&signed.encoded_2718(), gas, config.spec)
+}
+
+/// The transaction that a complete request stands for.
+pub(super) fn unsigned(request: TransactionRequest) -> Option<OpTypedTransaction> {
+    let request: OpTransactionRequest = request.into();
+    request.build_typed_tx().ok()
+}
+
+/// go-ethereum's words for a fee cap below the base fee.
+pub(super) fn fee_cap_too_low(from: Address, fee_cap: u128, base_fee: u64, gas: u64) -> String {
+    format!(
+        "err: max fee per gas less than block base fee: address {from}, maxFeePerGas: {fee_cap}, \
+         baseFee: {base_fee} (supplied gas {gas})"
+    )
+}
+
 fn unreadable(address: Address, error: &impl std::fmt::Display) -> RpcError {
     RpcError::Internal(anyhow::anyhow!("account {address}: {error}"))
 }
@@ -226,7 +296,7 @@ fn is_out_of_gas(reason: &OpHaltReason) -> bool {
 }
 
 /// go-ethereum's words for an exceptional end.
-fn halt(reason: &OpHaltReason) -> String {
+pub(super) fn halt(reason: &OpHaltReason) -> String {
     match reason {
         OpHaltReason::Base(HaltReason::OutOfGas(_)) => "out of gas".into(),
         OpHaltReason::Base(HaltReason::InvalidFEOpcode) => "invalid opcode: INVALID".into(),
@@ -260,7 +330,7 @@ pub(super) fn refused<E: std::fmt::Display>(
 }
 
 /// go-ethereum's words for a call that the EVM refuses to begin.
-fn refusal(error: &InvalidTransaction, from: Address, gas: u64) -> String {
+pub(super) fn refusal(error: &InvalidTransaction, from: Address, gas: u64) -> String {
     let reason = match error {
         InvalidTransaction::LackOfFundForMaxFee { fee, balance } => format!(
             "insufficient funds for gas * price + value: address {from} have {balance} want {fee}"

@@ -7,7 +7,7 @@ use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::B256;
 use anyhow::Context as _;
 use kedge_genesis::{L2Number, Params};
-use kedge_store::{L2Rows, Reader, StateAt, Store};
+use kedge_store::{BlockInfo, L2Rows, Reader, StateAt, Store};
 use kedge_vm::EvmConfig;
 use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc};
@@ -95,6 +95,11 @@ impl<'a> View<'a> {
     /// A block's hash.
     pub(super) fn hash(&self, number: L2Number) -> Result<B256, RpcError> {
         self.reader.hash(number)?.ok_or(RpcError::HeaderNotFound)
+    }
+
+    /// What is known of a block beyond its header.
+    pub(super) fn info(&self, number: L2Number) -> Result<BlockInfo, RpcError> {
+        Ok(self.reader.block_info(number)?.context("block without info")?)
     }
 
     /// The state after the block that a request names.

@@ -3,10 +3,11 @@
 
 use crate::engine::{EngineError, NoProof};
 use crate::mempool::PoolError;
-use alloy_primitives::{Bytes, hex};
+use alloy_primitives::{B256, Bytes, hex};
 use alloy_sol_types::{Panic, Revert, SolError};
 use jsonrpsee::types::{ErrorObjectOwned, error::INTERNAL_ERROR_MSG};
 use kedge_store::StoreError;
+use std::time::Duration;
 
 /// Codes of the execution-apis catalogue and of JSON-RPC 2.0.
 pub mod code {
@@ -14,6 +15,8 @@ pub mod code {
     pub const NONCE_TOO_LOW: i32 = 1;
     /// The call or transaction reverted; `data` is what it returned.
     pub const REVERTED: i32 = 3;
+    /// The transaction is in the pool, and no block took it in time (EIP-7966); `data` is its hash.
+    pub const NOT_INCLUDED: i32 = 4;
     /// Less gas than the transaction costs before it runs.
     pub const INTRINSIC_GAS: i32 = 800;
     /// A fee below the lowest possible one.
@@ -40,6 +43,26 @@ pub mod code {
     pub const UNSUPPORTED: i32 = -32004;
     /// A limit of this server.
     pub const LIMIT: i32 = -32005;
+    /// `eth_simulateV1`: nonce below the account's.
+    pub const SIMULATION_NONCE_LOW: i32 = -38010;
+    /// `eth_simulateV1`: nonce above the account's.
+    pub const SIMULATION_NONCE_HIGH: i32 = -38011;
+    /// `eth_simulateV1`: fee cap below the base fee.
+    pub const SIMULATION_FEE_CAP: i32 = -38012;
+    /// `eth_simulateV1`: less gas than a call costs before it runs.
+    pub const SIMULATION_INTRINSIC_GAS: i32 = -38013;
+    /// `eth_simulateV1`: the balance does not cover fees and value.
+    pub const SIMULATION_FUNDS: i32 = -38014;
+    /// `eth_simulateV1`: calls declare more gas than the block has.
+    pub const BLOCK_GAS_LIMIT: i32 = -38015;
+    /// `eth_simulateV1`: block numbers do not rise.
+    pub const BLOCK_NUMBER_ORDER: i32 = -38020;
+    /// `eth_simulateV1`: block times do not rise.
+    pub const BLOCK_TIME_ORDER: i32 = -38021;
+    /// `eth_simulateV1`: initcode is too large.
+    pub const SIMULATION_INITCODE: i32 = -38025;
+    /// `eth_simulateV1`: more than this server simulates.
+    pub const SIMULATION_LIMIT: i32 = -38026;
     /// Parameters that contradict each other or are out of range.
     pub const INVALID_PARAMS: i32 = -32602;
     /// This machine failed.
@@ -92,6 +115,25 @@ pub enum RpcError {
     /// The sequencer's own answer.
     #[error("{}", .0.message())]
     Sequencer(ErrorObjectOwned),
+    /// A simulation cannot be run: with a code of its own.
+    #[error("{message}")]
+    Simulation {
+        /// Its code.
+        code: i32,
+        /// Why.
+        message: String,
+    },
+    /// The transaction was taken and is in no block yet.
+    #[error(
+        "the transaction was added to the mempool but was not included in a block within {}s",
+        wait.as_secs_f64()
+    )]
+    NotIncluded {
+        /// Its hash.
+        hash: B256,
+        /// How long was waited.
+        wait: Duration,
+    },
     /// This machine failed.
     #[error("{INTERNAL_ERROR_MSG}")]
     Internal(#[source] anyhow::Error),
@@ -154,6 +196,8 @@ impl RpcError {
             Self::NoSequencer(_) => code::UNSUPPORTED,
             Self::Unavailable(_) => code::UNAVAILABLE,
             Self::Sequencer(answer) => answer.code(),
+            Self::Simulation { code, .. } => *code,
+            Self::NotIncluded { .. } => code::NOT_INCLUDED,
             Self::Internal(_) => code::INTERNAL,
         }
     }
@@ -202,6 +246,9 @@ impl From<RpcError> for ErrorObjectOwned {
             RpcError::Sequencer(answer) => answer,
             RpcError::Reverted(ref data) => {
                 Self::owned(error.code(), error.to_string(), Some(hex::encode_prefixed(data)))
+            }
+            RpcError::NotIncluded { hash, .. } => {
+                Self::owned(error.code(), error.to_string(), Some(hash))
             }
             error => Self::owned(error.code(), error.to_string(), None::<()>),
         }

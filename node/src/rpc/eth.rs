@@ -28,11 +28,11 @@ use tokio::sync::Semaphore;
 /// Implements [`EthApiServer`] on the node's store.
 #[derive(Clone, Debug)]
 pub(super) struct Eth {
-    chain: Arc<Chain>,
-    submission: Submission,
+    pub(super) chain: Arc<Chain>,
+    pub(super) submission: Submission,
     calls: Arc<Semaphore>,
     heavy: HeavyPool,
-    call_gas: u64,
+    pub(super) call_gas: u64,
     log_limits: LogLimits,
 }
 
@@ -49,7 +49,7 @@ impl Eth {
     }
 
     /// Runs something that executes code off the event loop, a bounded number at a time.
-    async fn execute<T: Send + 'static>(
+    pub(super) async fn execute<T: Send + 'static>(
         &self,
         run: impl FnOnce(&Chain) -> Result<T, RpcError> + Send + 'static,
     ) -> RpcResult<T> {
@@ -64,7 +64,7 @@ impl Eth {
     }
 
     /// Looks a block up and shows something of it; null when there is no such block.
-    fn of_block<T>(
+    pub(super) fn of_block<T>(
         &self,
         id: BlockId,
         show: impl FnOnce(&View<'_>, L2Number) -> Result<Option<T>, RpcError>,
@@ -76,7 +76,7 @@ impl Eth {
         }
     }
 
-    fn with_call<T: Send + 'static>(
+    pub(super) fn with_call<T: Send + 'static>(
         &self,
         request: TransactionRequest,
         block: Option<BlockId>,
@@ -90,9 +90,31 @@ impl Eth {
             let view = chain.view();
             let number = view.number(block)?;
             let header = view.header(number)?;
-            let state = view.state(Some(number.0.into()))?;
-            run(Prepared::new(&chain.evm, &header, state, request, overrides, cap)?)
+            let mut state = view.state(Some(number.0.into()))?;
+            let l1 = chain.evm.l1_block_info(number.0, &mut state)?;
+            run(Prepared::new(&chain.evm, &header, state, l1, request, overrides, cap)?)
         })
+    }
+}
+
+impl Eth {
+    /// The nonce after everything of an account that waits here.
+    pub(super) fn next_nonce(&self, address: Address) -> Result<u64, RpcError> {
+        let account = self.chain.view().state(None)?.account(address)?;
+        let nonce = account.map(|account| account.nonce).unwrap_or_default();
+        let waiting = self.submission.mempool().and_then(|mempool| mempool.next_nonce(&address));
+        Ok(waiting.map_or(nonce, |next| next.max(nonce)))
+    }
+
+    /// The receipt of an included transaction.
+    pub(super) fn receipt(&self, hash: B256) -> Result<Option<OpTransactionReceipt>, RpcError> {
+        let view = self.chain.view();
+        let Some((block, index)) = view.place(hash)? else { return Ok(None) };
+        let l1 = match block.transactions.get(index) {
+            Some(tx) if !tx.is_deposit() => view.l1_fees(L2Number(block.header.number))?,
+            _ => Default::default(),
+        };
+        Ok(block.receipt(index, &self.chain.evm, &l1))
     }
 }
 
@@ -148,16 +170,12 @@ impl EthApiServer for Eth {
     }
 
     fn transaction_count(&self, address: Address, block: Option<BlockId>) -> RpcResult<U64> {
+        if block == Some(BlockId::pending()) {
+            return Ok(U64::from(self.next_nonce(address)?));
+        }
         let view = self.chain.view();
         let account = view.state(block)?.account(address).map_err(RpcError::from)?;
-        let mut nonce = account.map(|account| account.nonce).unwrap_or_default();
-        if block == Some(BlockId::pending())
-            && let Some(mempool) = self.submission.mempool()
-            && let Some(next) = mempool.next_nonce(&address)
-        {
-            nonce = nonce.max(next);
-        }
-        Ok(U64::from(nonce))
+        Ok(U64::from(account.map(|account| account.nonce).unwrap_or_default()))
     }
 
     fn code(&self, address: Address, block: Option<BlockId>) -> RpcResult<Bytes> {
@@ -223,8 +241,9 @@ impl EthApiServer for Eth {
         request: TransactionRequest,
         block: Option<BlockId>,
         state: Option<StateOverride>,
+        block_overrides: Option<Box<BlockOverrides>>,
     ) -> RpcResult<AccessListResult> {
-        let overrides = Overrides { state, block: None };
+        let overrides = Overrides { state, block: block_overrides.map(|all| *all) };
         self.with_call(request, block, overrides, |call| call.access_list()).await
     }
 
@@ -338,13 +357,7 @@ impl EthApiServer for Eth {
     }
 
     fn transaction_receipt(&self, hash: B256) -> RpcResult<Option<OpTransactionReceipt>> {
-        let view = self.chain.view();
-        let Some((block, index)) = view.place(hash)? else { return Ok(None) };
-        let l1 = match block.transactions.get(index) {
-            Some(tx) if !tx.is_deposit() => view.l1_fees(L2Number(block.header.number))?,
-            _ => Default::default(),
-        };
-        Ok(block.receipt(index, &self.chain.evm, &l1))
+        Ok(self.receipt(hash)?)
     }
 
     async fn logs(&self, filter: Filter) -> RpcResult<Vec<Log>> {

@@ -59,7 +59,7 @@ pub trait KedgeApi {
 /// Implements [`KedgeApiServer`] on the node's store.
 #[derive(Clone, Debug)]
 pub(super) struct Kedge {
-    chain: Arc<Chain>,
+    pub(super) chain: Arc<Chain>,
     roles: Roles,
     /// Building a proof executes a segment: one at a time, the others wait.
     proving: Arc<Semaphore>,
@@ -193,7 +193,7 @@ impl Kedge {
         })
     }
 
-    fn withdrawal_statuses(
+    pub(super) fn withdrawal_statuses(
         &self,
         rows: Vec<QueuedWithdrawal>,
     ) -> Result<Vec<WithdrawalStatus>, RpcError> {
@@ -250,7 +250,7 @@ fn covered_blocks(
     Ok(covered)
 }
 
-fn deposit_status(view: &View<'_>, row: DepositRow) -> Result<DepositStatus, RpcError> {
+pub(super) fn deposit_status(view: &View<'_>, row: DepositRow) -> Result<DepositStatus, RpcError> {
     let block = view.reader.transaction_place(row.transaction)?.map(|(number, _)| number.0);
     Ok(DepositStatus {
         outpoint: row.outpoint,
@@ -263,7 +263,7 @@ fn deposit_status(view: &View<'_>, row: DepositRow) -> Result<DepositStatus, Rpc
     })
 }
 
-fn batch_status(row: BatchRow) -> BatchStatus {
+pub(super) fn batch_status(row: BatchRow) -> BatchStatus {
     BatchStatus {
         index: row.index,
         txids: row.txids,

@@ -8,16 +8,21 @@
 //! | module | its job |
 //! | --- | --- |
 //! | `server` | HTTP and WebSocket on one port, limits, CORS, graceful stop |
+//! | `invalid`, `push` | what the server refuses before a method sees it |
 //! | `api`, `eth` | `eth_*` by request and answer, on `chain`, `block`, `fees`, `logs`, `proof` |
-//! | `call` | execution that nobody signed: `eth_call`, `eth_estimateGas`, `eth_createAccessList` |
+//! | `info` | `eth_*` about the node, and further look-ups |
+//! | `call`, `overrides` | execution that nobody signed: `eth_call`, `eth_estimateGas`, `eth_createAccessList` |
+//! | `prepare`, `simulate` | `eth_fillTransaction`, `eth_sendRawTransactionSync`, `eth_simulateV1` |
 //! | `submit` | `eth_sendRawTransaction` |
-//! | `subscribe` | `eth_subscribe` |
-//! | `kedge` | `kedge_*`, with the shapes of [`types`] |
+//! | `subscribe`, `filters` | `eth_subscribe`, and `eth_newFilter` and its kind |
+//! | `txpool`, `misc`, `optimism` | `txpool_*`; `net_*` and `web3_*`; `optimism_*` |
+//! | `kedge`, `position` | `kedge_*`, with the shapes of [`types`] |
 //! | `assertions` | `kedge_assertions` and `kedge_subscribe` |
 //! | `debug`, [`tracers`], `witness` | `debug_*`, with go-ethereum's tracers |
 //! | `trace`, `ots` | `trace_*`, `ots_*` |
 //! | `replay`, `guard` | blocks executed again under an inspector, within bounds |
 //! | `heavy` | where calls run that take long |
+//! | `discover` | `rpc.discover`, from `openrpc.json` |
 //! | `error` | which error is which code |
 
 mod api;
@@ -26,23 +31,33 @@ mod block;
 mod call;
 mod chain;
 mod debug;
+mod discover;
 pub mod error;
 mod eth;
 mod fees;
+mod filters;
 mod guard;
 mod heavy;
+mod info;
+mod invalid;
 mod kedge;
 mod logs;
 mod misc;
+mod optimism;
 mod ots;
+mod overrides;
+mod position;
+mod prepare;
 mod proof;
 mod push;
 mod replay;
 mod server;
+mod simulate;
 mod submit;
 mod subscribe;
 mod trace;
 pub mod tracers;
+mod txpool;
 pub mod types;
 mod witness;
 
@@ -50,14 +65,20 @@ pub use api::EthApiServer;
 pub use assertions::{KedgeSubscribeApiClient, KedgeSubscribeApiServer};
 pub use block::{RpcBlock, RpcHeader};
 pub use debug::DebugApiServer;
+pub use filters::EthFilterApiServer;
 pub use heavy::HeavyPool;
+pub use info::{Capabilities, EthInfoApiServer};
 pub use kedge::{KedgeApiClient, KedgeApiServer};
 pub use misc::{NetApiServer, Web3ApiServer};
+pub use optimism::OptimismApiServer;
 pub use ots::OtsApiServer;
+pub use position::{KedgeItemsApiClient, KedgeItemsApiServer};
+pub use prepare::{EthPrepareApiServer, SyncWait};
 pub use server::{RpcConfig, ServerHandle};
 pub use submit::{Sequencer, Submission};
 pub use subscribe::SubscribeApiServer;
 pub use trace::TraceApiServer;
+pub use txpool::TxPoolApiServer;
 
 use crate::engine::Engine;
 use anyhow::Context as _;
@@ -84,7 +105,8 @@ pub struct NodeHandle {
 /// Serves JSON-RPC, and the methods in `extra` besides, until the handle is stopped or dropped.
 ///
 /// # Errors
-/// When the address cannot be listened on, and when `extra` redefines a method.
+/// When the address cannot be listened on, and when `extra` redefines a method or has one that the OpenRPC
+/// document does not describe.
 pub async fn serve(
     config: RpcConfig,
     node: NodeHandle,
@@ -92,6 +114,7 @@ pub async fn serve(
 ) -> anyhow::Result<ServerHandle> {
     let mut methods = methods(&config, node)?;
     methods.merge(extra)?;
+    discover::add(&mut methods)?;
     server::start(&config, methods).await.with_context(|| {
         format!(
             "cannot listen on {}: is another program using the port? choose one with --rpc-port",
@@ -104,7 +127,14 @@ fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>
     let chain = Arc::new(chain::Chain::new(node.params, node.store, node.engine.clone()));
     let misc = misc::Misc { chain_id: node.params.chain_id };
     let mut module = RpcModule::new(());
-    module.merge(eth::Eth::new(chain.clone(), node.submission.clone(), config).into_rpc())?;
+    let eth = eth::Eth::new(chain.clone(), node.submission.clone(), config);
+    module.merge(EthApiServer::into_rpc(eth.clone()))?;
+    module.merge(EthInfoApiServer::into_rpc(eth.clone()))?;
+    module.merge(EthPrepareApiServer::into_rpc(eth))?;
+    module
+        .merge(filters::Filters::new(chain.clone(), node.submission.clone(), config).into_rpc())?;
+    let txpool = txpool::TxPool { chain: chain.clone(), submission: node.submission.clone() };
+    module.merge(txpool.into_rpc())?;
     let tracing = replay::Tracing::new(chain.clone(), config);
     module.merge(trace::Trace(tracing.clone()).into_rpc())?;
     module.merge(ots::Ots(tracing.clone()).into_rpc())?;
@@ -113,7 +143,10 @@ fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>
         subscribe::Subscriptions { engine: node.engine, submission: node.submission };
     module.merge(subscriptions.into_rpc())?;
     module.merge(assertions::Updates(chain.clone()).into_rpc())?;
-    module.merge(kedge::Kedge::new(chain, node.roles).into_rpc())?;
+    module.merge(optimism::Optimism(chain.clone()).into_rpc())?;
+    let kedge = kedge::Kedge::new(chain, node.roles);
+    module.merge(KedgeItemsApiServer::into_rpc(kedge.clone()))?;
+    module.merge(KedgeApiServer::into_rpc(kedge))?;
     module.merge(NetApiServer::into_rpc(misc))?;
     module.merge(Web3ApiServer::into_rpc(misc))?;
     Ok(module)

@@ -5,14 +5,13 @@ use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
 use alloy_serde::JsonStorageKey;
 use kedge_genesis::L2Number;
-use kedge_store::LatestState;
 use kedge_vm::trie::prove_account;
 
 /// Most slots of one request, as in go-ethereum.
 const MAX_SLOTS: usize = 1_024;
 
-/// Proves an account and slots of it against the state root of block `number`, which must be the
-/// newest: tries are kept for that one.
+/// Proves an account and slots of it against the state root of block `number`. Of an old block's tries the
+/// nodes on the paths are read from the nodes' history, and nothing else.
 pub(super) fn prove(
     view: &View<'_>,
     number: L2Number,
@@ -22,12 +21,9 @@ pub(super) fn prove(
     if slots.len() > MAX_SLOTS {
         return Err(RpcError::InvalidParams(format!("too many keys (max {MAX_SLOTS})")));
     }
-    if number != view.latest()? {
-        return Err(RpcError::StateUnavailable(number.0));
-    }
     let keys: Vec<_> = slots.iter().map(|slot| parse_slot(slot)).collect::<Result<_, _>>()?;
     let root = view.header(number)?.state_root;
-    let mut nodes = LatestState(&view.reader);
+    let mut nodes = view.reader.state_at(number)?;
     let proof = prove_account(root, address, &keys, &mut nodes)
         .map_err(|error| RpcError::Internal(anyhow::anyhow!("proof of {address}: {error:?}")))?;
     let storage_proof = slots.iter().zip(proof.slots).map(|(asked, (slot, value, nodes))| {

@@ -2,6 +2,7 @@
 
 use super::{
     heavy::HeavyPool,
+    invalid::InvalidRequests,
     push::{PushOnly, mark_plain_http},
 };
 use jsonrpsee::{
@@ -43,6 +44,10 @@ pub struct RpcConfig {
     pub log_blocks: u64,
     /// Most logs of one answer.
     pub log_results: usize,
+    /// Most filters at a time that clients poll.
+    pub max_filters: usize,
+    /// After how long a filter is gone that nobody polls.
+    pub filter_expiry: Duration,
 }
 
 impl RpcConfig {
@@ -62,6 +67,8 @@ impl RpcConfig {
             trace_bytes: 256 * 1024 * 1024,
             log_blocks: 100_000,
             log_results: 20_000,
+            max_filters: 1_024,
+            filter_expiry: super::filters::EXPIRY,
         }
     }
 }
@@ -113,7 +120,11 @@ pub(super) async fn start(
         .set_config(server_config)
         .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(PushOnly))
         .set_http_middleware(
-            tower::ServiceBuilder::new().layer(cors).layer(health).map_request(mark_plain_http),
+            tower::ServiceBuilder::new()
+                .layer(cors)
+                .layer(health)
+                .layer(tower::layer::layer_fn(InvalidRequests))
+                .map_request(mark_plain_http),
         )
         .build(config.listen)
         .await?;

@@ -4,7 +4,7 @@ use super::{block::FullBlock, submit::Submission};
 use crate::engine::{Engine, EngineEvent};
 use alloy_rpc_types_eth::{
     Filter,
-    pubsub::{Params, SubscriptionKind},
+    pubsub::{Params, PubSubSyncStatus, SubscriptionKind, SyncStatusMetadata},
 };
 use jsonrpsee::{
     PendingSubscriptionSink, SubscriptionMessage, SubscriptionSink,
@@ -14,12 +14,19 @@ use jsonrpsee::{
 };
 use serde::Serialize;
 use std::sync::Arc;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::{
+    broadcast::{Receiver, error::RecvError},
+    watch,
+};
+
+/// The heads, as they are now and whenever they move.
+type Heads = watch::Receiver<crate::engine::Heads>;
 
 /// `eth_subscribe` and `eth_unsubscribe`.
 #[rpc(server, namespace = "eth")]
 pub trait SubscribeApi {
-    /// `newHeads`, `logs` (with a filter), `newPendingTransactions` (true for whole transactions).
+    /// `newHeads`, `logs` (with a filter), `newPendingTransactions` (true for whole transactions),
+    /// `syncing`.
     #[subscription(
         name = "subscribe" => "subscription",
         unsubscribe = "unsubscribe",
@@ -90,9 +97,49 @@ impl SubscribeApiServer for Subscriptions {
                 })
                 .await;
             }
+            (SubscriptionKind::Syncing, Params::None) => {
+                let mut heads = self.engine.watch_heads();
+                heads.mark_changed();
+                let start = self.engine.params().l1_start.height.0;
+                follow_sync(pending.accept().await?, heads, start.into()).await;
+            }
             _ => pending.reject(refuse("unsupported subscription")).await,
         }
         Ok(())
+    }
+}
+
+/// Says whether the node is behind Bitcoin: at once, when that changes, and while it is how far it came.
+async fn follow_sync(sink: SubscriptionSink, mut heads: Heads, starting_block: u64) {
+    let mut told = None;
+    loop {
+        tokio::select! {
+            () = sink.closed() => return,
+            changed = heads.changed() => if changed.is_err() { return },
+        }
+        let status = {
+            let heads = heads.borrow_and_update();
+            // Progress is counted in Bitcoin blocks, as `eth_syncing` does.
+            if heads.l1_tip.height >= heads.l1_best.height {
+                PubSubSyncStatus::Simple(false)
+            } else {
+                PubSubSyncStatus::Detailed(SyncStatusMetadata {
+                    syncing: true,
+                    starting_block,
+                    current_block: heads.l1_tip.height.0.into(),
+                    highest_block: Some(heads.l1_best.height.0.into()),
+                })
+            }
+        };
+        if told == Some(status) {
+            continue;
+        }
+        told = Some(status);
+        let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), &status);
+        let Ok(message) = message else { return };
+        if sink.send(message).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -103,6 +103,64 @@ pub struct BatchStatus {
     pub dropped: Option<String>,
 }
 
+/// `kedge_batches`: which ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchFilter {
+    /// The highest index; the newest when absent.
+    #[serde(default)]
+    pub last: Option<u64>,
+    /// How many at most; 100 when absent, and never more than 1,000.
+    #[serde(default)]
+    pub count: Option<u64>,
+}
+
+/// The furthest head that a block is at or below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeadKind {
+    /// The sequencer's word.
+    Latest,
+    /// Derived from Bitcoin.
+    Safe,
+    /// Its batch is final on Bitcoin.
+    Finalized,
+    /// A settled assertion covers it.
+    Settled,
+}
+
+/// `kedge_block`: where an L2 block stands on Bitcoin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockStatus {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: B256,
+    /// Its time, Unix seconds.
+    pub timestamp: u64,
+    /// Output root after it.
+    pub output_root: B256,
+    /// Its L1 origin.
+    pub l1_origin: L1BlockId,
+    /// How many blocks of the same origin precede it.
+    pub sequence_number: u64,
+    /// Indices of what was listed for it and is not in it.
+    pub skipped: Vec<u32>,
+    /// The furthest head that it is at or below.
+    pub head: HeadKind,
+    /// The Bitcoin block from which on it is derived; none while only the sequencer says it.
+    pub derived_in: Option<L1BlockId>,
+    /// Confirmations of that Bitcoin block; 1 is the tip.
+    pub confirmations: u32,
+    /// The batch that it is from; none for one that derivation made by itself.
+    pub batch: Option<u64>,
+    /// The first assertion that this node agrees with and that covers it.
+    pub assertion: Option<B256>,
+    /// The Bitcoin block that settles the assertion unless it is proven wrong.
+    pub settles_at: Option<u32>,
+}
+
 /// `kedge_bridgeStatus`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

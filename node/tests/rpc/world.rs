@@ -101,6 +101,11 @@ fn l1_block(previous: BlockHash, height: u32, transactions: Vec<Transaction>) ->
 impl World {
     /// A node whose signer got one bitcoin by a deposit in L1 block 1.
     pub(crate) async fn new() -> anyhow::Result<Self> {
+        Self::with(|_| {}).await
+    }
+
+    /// The same, with other limits.
+    pub(crate) async fn with(limits: impl FnOnce(&mut RpcConfig)) -> anyhow::Result<Self> {
         let params = Network::Regtest.params();
         let datadir = tempfile::tempdir()?;
         let store = open_store(datadir.path(), params)?;
@@ -133,7 +138,8 @@ impl World {
             submission: Submission::Mempool(mempool.clone()),
             roles: Roles { sequencer: true, proposer: false, challenger: false },
         };
-        let config = RpcConfig { max_batch: 3, ..RpcConfig::new(([127, 0, 0, 1], 0).into()) };
+        let mut config = RpcConfig { max_batch: 3, ..RpcConfig::new(([127, 0, 0, 1], 0).into()) };
+        limits(&mut config);
         let server = serve(config, handle, RpcModule::new(())).await?;
         let http = HttpClientBuilder::default().build(format!("http://{}", server.address()))?;
         let world = Self { engine, mempool, server, http, params, _datadir: datadir };
