@@ -92,3 +92,20 @@ fn the_last_intermediate_root_is_the_header_s() {
     assert_eq!(all[1], shorter.header.state_root);
     assert_eq!(block.header.beneficiary, predeploys::SEQUENCER_FEE_VAULT);
 }
+
+#[test]
+fn a_block_names_what_it_loaded_and_left_as_it_was() {
+    let (mut chain, ..) = block();
+    let contract = account(2).address.create(0);
+    let call = account(3).sign(call(2, TxKind::Call(contract), 0, Bytes::new()));
+    let block = chain.execute(vec![attributes(3), user(&call)]);
+    assert!(block.unchanged.contains(&contract), "it is called, and keeps balance, nonce and code");
+    assert!(
+        block.unchanged.contains(&predeploys::L2_TO_L1_MESSAGE_PASSER),
+        "every header reads it"
+    );
+    assert!(!block.unchanged.contains(&account(3).address));
+    assert!(block.unchanged.is_sorted());
+    assert!(block.unchanged.iter().all(|address| !block.state.accounts.contains_key(address)));
+    assert!(!block.unchanged.contains(&account(5).address), "nobody asked for it");
+}

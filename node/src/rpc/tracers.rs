@@ -8,8 +8,8 @@ use super::{
 use alloy_primitives::U256;
 use alloy_rpc_types_trace::{
     geth::{
-        GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
-        mux::MuxFrame,
+        AccountState, GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions,
+        GethTrace, PreStateFrame, mux::MuxFrame,
     },
     parity::Action,
 };
@@ -21,6 +21,7 @@ use revm::{
     },
 };
 use revm_inspectors::tracing::{DebugInspector, TransactionContext};
+use serde_json::Value;
 use std::time::Duration;
 
 /// A tracer that a request asked for.
@@ -31,6 +32,10 @@ pub struct GethTracer {
     record: StepRecord,
     /// Most struct logs, of the default tracer.
     limit: Option<usize>,
+    /// Whether `flatCallTracer` has errors in OpenEthereum's words.
+    parity_errors: bool,
+    /// Whether `prestateTracer` shows accounts that do not exist.
+    include_empty: bool,
     bytes: usize,
 }
 
@@ -56,6 +61,9 @@ impl GethTracer {
             None => steps(&options),
         };
         let limit = limit.filter(|_| options.tracer.is_none());
+        // Options that the library's tracers leave to their callers.
+        let asked = |name: &str| options.tracer_config.0.get(name) == Some(&Value::Bool(true));
+        let (parity_errors, include_empty) = (asked("convertParityErrors"), asked("includeEmpty"));
         let inspector = DebugInspector::new(options)
             .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
         let limits = recording(bytes);
@@ -78,7 +86,7 @@ impl GethTracer {
             | DebugInspector::Mux(..)) => other,
         };
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(Self { inspector, record, limit, bytes })
+        Ok(Self { inspector, record, limit, parity_errors, include_empty, bytes })
     }
 
     /// A fresh inspector.
@@ -124,30 +132,60 @@ impl GethTracer {
         let mut trace = inspector
             .get_result(place, tx, block, outcome, db)
             .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))?;
-        if let GethTrace::MuxTracer(MuxFrame(frames)) = &mut trace {
-            // Alone, these show the transaction's limit; through the mux they leave out what is intrinsic.
-            for frame in frames.values_mut() {
-                match frame {
-                    GethTrace::CallTracer(root) => root.gas = U256::from(tx.gas_limit()),
-                    GethTrace::FlatCallTracer(frames) => {
-                        if let Some(root) = frames.first_mut() {
-                            set_gas(&mut root.trace.action, tx.gas_limit());
-                        }
-                    }
-                    _ => {}
+        match &mut trace {
+            GethTrace::FlatCallTracer(frames) if !self.parity_errors => {
+                for frame in frames {
+                    frame.trace.error = frame.trace.error.take().map(geth_error);
                 }
             }
+            GethTrace::PreStateTracer(PreStateFrame::Default(accounts)) if !self.include_empty => {
+                accounts.0.retain(|_, account| exists(account));
+            }
+            GethTrace::MuxTracer(MuxFrame(frames)) => {
+                frames.values_mut().for_each(|frame| set_gas(frame, tx.gas_limit()));
+            }
+            _ => {}
         }
         Ok(trace)
     }
 }
 
-fn set_gas(action: &mut Action, gas: u64) {
-    match action {
-        Action::Call(call) => call.gas = gas,
-        Action::Create(create) => create.gas = gas,
-        Action::Selfdestruct(_) | Action::Reward(_) => {}
+/// Alone, the call tracers show the transaction's gas limit; through the mux they leave out what is
+/// intrinsic.
+fn set_gas(frame: &mut GethTrace, gas: u64) {
+    match frame {
+        GethTrace::CallTracer(root) => root.gas = U256::from(gas),
+        GethTrace::FlatCallTracer(frames) => {
+            match frames.first_mut().map(|root| &mut root.trace.action) {
+                Some(Action::Call(call)) => call.gas = gas,
+                Some(Action::Create(create)) => create.gas = gas,
+                Some(Action::Selfdestruct(_) | Action::Reward(_)) | None => {}
+            }
+        }
+        _ => {}
     }
+}
+
+/// go-ethereum's words for OpenEthereum's.
+fn geth_error(parity: String) -> String {
+    let geth = match parity.as_str() {
+        "Reverted" => "execution reverted",
+        "Out of gas" => "out of gas",
+        "Bad instruction" => "invalid opcode: INVALID",
+        "Bad jump destination" => "invalid jump destination",
+        "Insufficient balance for transfer" => "insufficient balance for transfer",
+        "Built-in failed" => "precompiled failed",
+        _ => return parity,
+    };
+    geth.into()
+}
+
+/// Whether an account was there before the transaction.
+fn exists(account: &AccountState) -> bool {
+    account.balance.is_some_and(|balance| !balance.is_zero())
+        || account.nonce.is_some_and(|nonce| nonce > 0)
+        || account.code.is_some()
+        || !account.storage.is_empty()
 }
 
 /// What the default tracer records with each step.
@@ -226,6 +264,16 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(go_duration(text), expected.map(Duration::from_millis), "{text:?}");
         }
+    }
+
+    #[test]
+    fn errors_of_flat_traces_are_in_the_words_that_are_asked_for() {
+        assert_eq!(geth_error("Reverted".into()), "execution reverted");
+        assert_eq!(
+            geth_error("NotActivated".into()),
+            "NotActivated",
+            "others are the same in both"
+        );
     }
 
     #[test]

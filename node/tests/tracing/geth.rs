@@ -67,10 +67,13 @@ async fn the_flat_call_tracer_shows_where_each_call_is() -> anyhow::Result<()> {
     let places: Vec<_> = flat.iter().map(|call| call["traceAddress"].clone()).collect();
     assert_eq!(places, [json!([]), json!([0]), json!([1]), json!([2])]);
     assert_eq!(flat[0]["subtraces"], 3);
-    assert_eq!(flat[2]["error"], "Reverted");
+    assert_eq!(flat[2]["error"], "execution reverted");
     assert_eq!(flat[3]["action"]["callType"], "delegatecall");
     assert!(flat.iter().all(|call| call["transactionHash"] == json!(t.call)));
     assert!(flat.iter().all(|call| call["blockNumber"] == 3));
+    let config = json!({ "convertParityErrors": true });
+    let options = json!({ "tracer": "flatCallTracer", "tracerConfig": config });
+    assert_eq!(t.trace(t.call, options).await?[2]["error"], "Reverted");
     Ok(())
 }
 
