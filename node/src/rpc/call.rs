@@ -219,15 +219,17 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         let account = self.state.basic(from).map_err(|error| unreadable(from, &error))?;
         let balance = account.map(|account| account.balance).unwrap_or_default();
         let fixed = self.tx.value.saturating_add(self.data_fee);
-        let Some(left) = balance.checked_sub(fixed) else {
-            let least = U256::from(TRANSFER_GAS).saturating_mul(U256::from(self.tx.gas_price));
+        let price = U256::from(self.tx.gas_price);
+        // Nothing costs less than a transfer.
+        let least = fixed.saturating_add(U256::from(TRANSFER_GAS).saturating_mul(price));
+        if least > balance {
             let short = InvalidTransaction::LackOfFundForMaxFee {
-                fee: Box::new(fixed.saturating_add(least)),
+                fee: Box::new(least),
                 balance: Box::new(balance),
             };
             return Err(RpcError::Execution(refusal(&short, from, self.tx.gas_limit)));
-        };
-        Ok((left / U256::from(self.tx.gas_price)).saturating_to())
+        }
+        Ok((balance.saturating_sub(fixed) / price).saturating_to())
     }
 
     fn is_plain_transfer(&mut self) -> Result<bool, RpcError> {

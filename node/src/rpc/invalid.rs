@@ -18,6 +18,16 @@ const LONGEST: u32 = 1_024;
 const ANSWER: &str =
     r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Invalid request"}}"#;
 
+const UNREADABLE: &str =
+    r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}"#;
+
+fn answer(body: &'static str) -> Result<HttpResponse, BoxError> {
+    let mut response = HttpResponse::new(HttpBody::from(body));
+    let json = "application/json; charset=utf-8".parse()?;
+    response.headers_mut().insert("content-type", json);
+    Ok(response)
+}
+
 /// Answers what is valid JSON and neither a request nor a batch.
 #[derive(Clone, Debug)]
 pub(super) struct InvalidRequests<S>(pub(super) S);
@@ -60,12 +70,12 @@ where
         let mut inner = std::mem::replace(&mut self.0, clone);
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let (body, _) = read_body(&parts.headers, body, LONGEST).await?;
+            let Ok((body, _)) = read_body(&parts.headers, body, LONGEST).await else {
+                // Neither an object nor a list, or the connection broke.
+                return answer(UNREADABLE);
+            };
             if is_no_request(&body) {
-                let mut response = HttpResponse::new(HttpBody::from(ANSWER));
-                let json = "application/json; charset=utf-8".parse()?;
-                response.headers_mut().insert("content-type", json);
-                return Ok(response);
+                return answer(ANSWER);
             }
             inner.call(HttpRequest::from_parts(parts, HttpBody::from(body))).await
         })
