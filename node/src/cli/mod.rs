@@ -486,4 +486,26 @@ mod tests {
             assert_eq!(given(option), Some(option[0]));
         }
     }
+
+    #[test]
+    fn a_challenger_cannot_prune_and_other_nodes_can() {
+        let parse = |more: &[&'static str]| {
+            let node = ["kedge", "node", "--datadir", "d", "--l1-rpc", "http://127.0.0.1:1"];
+            Cli::try_parse_from(node.iter().chain(more)).map(|cli| {
+                let Command::Node(args) = cli.command else { unreachable!() };
+                (args.prune, args.cache.options().cache_bytes)
+            })
+        };
+        assert_eq!(parse(&[]).unwrap(), (Prune::Archive, 256 << 20));
+        assert_eq!(parse(&["--challenger"]).unwrap().0, Prune::Archive);
+        let chosen = parse(&["--prune", "1000", "--cache-mb", "64"]).unwrap();
+        assert_eq!(chosen, (Prune::Keep(1_000), 64 << 20));
+        for refused in [
+            &["--prune", "minimal", "--challenger"][..],
+            &["--prune", "some"],
+            &["--cache-mb", "1"],
+        ] {
+            assert!(parse(refused).is_err(), "{refused:?}");
+        }
+    }
 }

@@ -318,6 +318,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pruned_state_is_refused_with_the_oldest_one_kept() {
+        let message = "historical state of block 5 is pruned; the oldest kept is that of block 90";
+        let error = StoreError::StatePruned { number: 5, oldest: 90 };
+        assert_eq!(answer(error), (-32000, message.into(), None));
+    }
+
+    #[test]
     fn the_inside_of_a_failure_stays_inside() {
         let (code, message, data) = answer(anyhow::anyhow!("disk /var/x is broken"));
         assert_eq!((code, message.as_str(), data), (-32603, "Internal error", None));

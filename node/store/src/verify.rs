@@ -133,13 +133,12 @@ impl Verifier<'_, '_> {
     fn readable<T>(&mut self, read: Result<T>, table: Table, key: &[u8]) -> Result<Option<T>> {
         match read {
             Ok(value) => Ok(Some(value)),
-            Err(error @ (StoreError::Corrupt { .. } | StoreError::Missing { .. })) => {
-                let what = match &error {
-                    StoreError::Corrupt { table, key } => format!("{table}/{key} is damaged"),
-                    StoreError::Missing { table, key } => format!("{table}/{key} is missing"),
-                    _ => error.to_string(),
-                };
-                self.fault(table, key, what);
+            Err(StoreError::Corrupt { table: of, key: row }) => {
+                self.fault(table, key, format!("row {row} of table {of} is damaged"));
+                Ok(None)
+            }
+            Err(StoreError::Missing { table: of, key: row }) => {
+                self.fault(table, key, format!("row {row} of table {of} is missing"));
                 Ok(None)
             }
             Err(error) => Err(error),

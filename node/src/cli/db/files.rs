@@ -42,24 +42,24 @@ pub(in super::super) struct RestoreArgs {
 pub(in super::super) struct ExportArgs {
     /// The file; it is created
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    pub(super) file: PathBuf,
     #[command(flatten)]
-    dir: Datadir,
+    pub(super) dir: Datadir,
     /// The first block
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    from: u64,
+    pub(super) from: u64,
     /// The last block; by default the latest
     #[arg(long, value_name = "NUMBER")]
-    to: Option<u64>,
+    pub(super) to: Option<u64>,
 }
 
 #[derive(Args, Debug)]
 pub(in super::super) struct ImportArgs {
     /// The file
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    pub(super) file: PathBuf,
     #[command(flatten)]
-    dir: Datadir,
+    pub(super) dir: Datadir,
 }
 
 pub(super) fn snapshot(args: &SnapshotArgs) -> anyhow::Result<()> {

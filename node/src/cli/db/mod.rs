@@ -203,3 +203,84 @@ fn compact(dir: &Datadir) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::tests::world::{World, account},
+        snapshot,
+    };
+    use alloy_primitives::Address;
+    use tempfile::TempDir;
+
+    /// The data directory of a node of dev, with two blocks that Bitcoin has not confirmed.
+    fn datadir(dir: &TempDir) -> Datadir {
+        let params = Network::Dev.params();
+        let mut world = World::of(params);
+        let deposit = world.deposit(account().address(), 100_000_000);
+        world.mine(vec![deposit]);
+        world.build(vec![]).unwrap();
+        let batch = world.batch().unwrap();
+        world.mine(vec![batch]);
+        world.build(vec![]).unwrap();
+        let transfer = world.transfer(Address::repeat_byte(0xb0), 1_000);
+        world.build(vec![transfer]).unwrap();
+        let (copy, datadir) = (dir.path().join("copy"), dir.path().join("data"));
+        let made = snapshot::create(world.store(), params, &copy, true, |_, _| {}).unwrap();
+        snapshot::restore(&copy, &made, params, &datadir, |_| {}).unwrap();
+        Datadir { datadir, network: Network::Dev, json: true }
+    }
+
+    fn heads(dir: &Datadir) -> Heads {
+        dir.engine(EngineOptions::default()).unwrap().heads()
+    }
+
+    #[tokio::test]
+    async fn what_was_rolled_back_can_be_imported_again() {
+        let temporary = TempDir::new().unwrap();
+        let dir = datadir(&temporary);
+        let before = heads(&dir);
+        let file = temporary.path().join("blocks");
+        let args = || ExportArgs { file: file.clone(), dir: dir.clone(), from: 1, to: None };
+        export(args()).await.unwrap();
+        let error = export(args()).await.unwrap_err().to_string();
+        assert!(error.contains("choose another file"), "{error}");
+        let to = before.safe.number.0;
+        let back = RollbackArgs { dir: dir.clone(), to, keep_transactions: false };
+        run(DbCommand::Rollback(back)).await.unwrap();
+        assert_eq!(heads(&dir).latest, before.safe);
+        import(ImportArgs { file: file.clone(), dir: dir.clone() }).await.unwrap();
+        assert_eq!(heads(&dir).latest, before.latest);
+        run(DbCommand::Compact(dir.clone())).await.unwrap();
+        run(DbCommand::Verify(dir.clone())).await.unwrap();
+        assert_eq!(heads(&dir).latest, before.latest);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_a_node_holds_is_left_alone() {
+        let temporary = TempDir::new().unwrap();
+        let dir = datadir(&temporary);
+        let held = dir.store().unwrap();
+        for command in [
+            DbCommand::Stats(dir.clone()),
+            DbCommand::Verify(dir.clone()),
+            DbCommand::Compact(dir.clone()),
+        ] {
+            let error = run(command).await.unwrap_err().to_string();
+            assert!(error.contains("in use by another process"), "{error}");
+        }
+        drop(held);
+        run(DbCommand::Stats(dir)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_without_a_database_is_refused_and_stays_empty() {
+        let temporary = TempDir::new().unwrap();
+        let datadir = temporary.path().to_owned();
+        let dir = Datadir { datadir, network: Network::Dev, json: false };
+        let error = run(DbCommand::Stats(dir)).await.unwrap_err().to_string();
+        assert!(error.contains("check --datadir"), "{error}");
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+}
