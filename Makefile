@@ -1,7 +1,7 @@
 # `make dev` starts a whole rollup on this machine, `make test` proves that it works, `make sim` looks for
 # what breaks it.
 SHELL := /bin/bash
-.PHONY: dev build test sim bench program ci image
+.PHONY: dev build test conformance sim bench program ci image
 
 # Options of `kedge dev`, for example ARGS="--l1-block-time 0".
 ARGS ?=
@@ -16,6 +16,10 @@ build:
 # TESTS goes to the test runner, for example TESTS="-p kedge-bridge".
 test:
 	@scripts/test $(TESTS)
+
+# Only the tests on conformance vectors, with counts: make conformance KEDGE_VECTORS=DIR.
+conformance:
+	@KEDGE_VECTORS="$(KEDGE_VECTORS)" scripts/conformance $(TESTS)
 
 # Random runs of several parties: make sim SEEDS=10000, or one with its story: make sim SEED=17.
 sim:

@@ -20,7 +20,7 @@ const LARGEST_CODE: u64 = MAX_CODE_SIZE as u64;
 
 /// Why the cache does not answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CacheError<E: Error> {
+pub enum CacheError<E: Error> {
     /// The database failed.
     #[error(transparent)]
     Database(E),
@@ -38,8 +38,8 @@ struct Tracked<T> {
     now: T,
 }
 
-/// The state before the block with the block's changes on top.
-pub(crate) struct Cache<'a, DB: Database> {
+/// The state before the block with the block's changes on top: what execution reads and commits to.
+pub struct Cache<'a, DB: Database> {
     db: &'a mut DB,
     accounts: BTreeMap<Address, Tracked<Option<AccountInfo>>>,
     storage: BTreeMap<(Address, U256), Tracked<U256>>,
@@ -64,7 +64,8 @@ impl<DB: Database> fmt::Debug for Cache<'_, DB> {
 }
 
 impl<'a, DB: Database> Cache<'a, DB> {
-    pub(crate) fn new(db: &'a mut DB, history_from_state: bool) -> Self {
+    /// Nothing changed yet. For `history_from_state` see [`crate::EvmConfig::history_from_state`].
+    pub fn new(db: &'a mut DB, history_from_state: bool) -> Self {
         Self {
             db,
             accounts: BTreeMap::new(),
@@ -78,12 +79,12 @@ impl<'a, DB: Database> Cache<'a, DB> {
     }
 
     /// Bytes by the witness meter so far.
-    pub(crate) fn witness_bytes(&self) -> u64 {
+    pub fn witness_bytes(&self) -> u64 {
         self.witness_bytes
     }
 
     /// What the block changed so far.
-    pub(crate) fn diff(&self) -> StateDiff {
+    pub fn diff(&self) -> StateDiff {
         StateDiff {
             accounts: self
                 .accounts

@@ -13,6 +13,7 @@ use alloc::{string::String, vec::Vec};
 use alloy_primitives::{Address, B256, keccak256};
 use kedge_genesis::{L2Number, tags::OUTPUT_ROOT_VERSION};
 
+pub use cache::{Cache, CacheError};
 pub use header::BlockAttributes;
 pub use run::{execute_block, intrinsic_gas};
 

@@ -1,9 +1,8 @@
 use super::*;
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
-use alloy_primitives::{B256, Bytes, hex, keccak256};
+use alloy_primitives::{B256, Bytes, keccak256};
 use core::convert::Infallible;
 use proptest::prelude::*;
-use std::println;
 
 extern crate std;
 
@@ -158,71 +157,4 @@ fn a_node_that_does_not_hash_to_its_reference_is_corrupt() {
     let mut trie = Trie::new(B256::repeat_byte(1));
     let result = trie.get(&Nibbles::unpack(B256::ZERO), |_, _| Ok::<_, Infallible>(Bytes::new()));
     assert_eq!(result, Err(TrieError::Corrupt(Nibbles::new())));
-}
-
-/// The folder of conformance vectors, when this machine has it.
-fn vectors() -> Option<std::path::PathBuf> {
-    let folder = std::env::var_os("KEDGE_VECTORS").map_or_else(
-        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
-        Into::into,
-    );
-    let folder = folder.join("ethereum/TrieTests");
-    if !folder.is_dir() {
-        println!("skipped: no vectors at {} (set KEDGE_VECTORS)", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
-fn bytes(text: &str) -> Vec<u8> {
-    match text.strip_prefix("0x") {
-        Some(digits) => hex::decode(digits).unwrap(),
-        None => text.as_bytes().to_vec(),
-    }
-}
-
-#[test]
-fn trie_roots_of_the_ethereum_tests() {
-    let Some(folder) = vectors() else { return };
-    let mut cases = 0;
-    for (file, hashed) in [
-        ("trietest.json", false),
-        ("trieanyorder.json", false),
-        ("trietest_secureTrie.json", true),
-        ("trieanyorder_secureTrie.json", true),
-        ("hex_encoded_securetrie_test.json", true),
-    ] {
-        let text = std::fs::read(folder.join(file)).unwrap();
-        let tests: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
-        assert!(!tests.is_empty(), "{file} holds no test");
-        for (name, test) in tests {
-            let entries: Vec<(String, Option<String>)> = match &test["in"] {
-                serde_json::Value::Array(_) => serde_json::from_value(test["in"].clone()).unwrap(),
-                _ => serde_json::from_value::<BTreeMap<String, Option<String>>>(test["in"].clone())
-                    .unwrap()
-                    .into_iter()
-                    .collect(),
-            };
-            let mut stored = Stored::default();
-            let mut trie = Trie::default();
-            let mut root = EMPTY_ROOT_HASH;
-            for (key, value) in entries {
-                let mut key = bytes(&key);
-                if hashed {
-                    key = keccak256(&key).to_vec();
-                }
-                let value = value.map(|value| bytes(&value)).unwrap_or_default();
-                trie.set(&Nibbles::unpack(&key), value, stored.load()).unwrap();
-                // Every step through storage, so that the vectors exercise loading too.
-                let (new_root, changes) = trie.commit();
-                root = new_root;
-                stored.apply(changes);
-                trie = Trie::new(root);
-            }
-            let expected: B256 = test["root"].as_str().unwrap().parse().unwrap();
-            assert_eq!(root, expected, "{file}: {name}");
-            cases += 1;
-        }
-    }
-    assert!(cases > 10);
 }

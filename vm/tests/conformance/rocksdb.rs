@@ -1,18 +1,7 @@
-//! Four real blocks of OP Sepolia (Holocene rules) on nothing but the preimages that they need.
-//!
-//! The preimages are in RocksDB folders. What this test needs of that format (write-ahead logs, and
-//! table files with Snappy blocks) is read here, so that the crate's tests do not link a database.
+//! What the vectors need of RocksDB's format (write-ahead logs, and table files with Snappy blocks), so that
+//! the crate's tests do not link a database.
 
-use alloy_primitives::{Address, B256, Bytes, keccak256};
-use alloy_rlp::Decodable;
-use kedge_genesis::Network;
-use kedge_vm::{
-    EvmConfig, Header, PayloadTx, TrieDb, TxDeposit, Witness,
-    exec::{BlockAttributes, execute_block},
-    next_base_fee,
-};
-use op_revm::OpSpecId;
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::path::Path;
 
 fn varint(data: &mut &[u8]) -> u64 {
     let (mut value, mut shift) = (0, 0);
@@ -171,7 +160,7 @@ fn table_values(file: &[u8], values: &mut Vec<Vec<u8>>) {
     }
 }
 
-fn preimages(folder: &Path) -> BTreeMap<B256, Bytes> {
+pub(crate) fn values(folder: &Path) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -182,116 +171,5 @@ fn preimages(folder: &Path) -> BTreeMap<B256, Bytes> {
             _ => {}
         }
     }
-    values.into_iter().map(|value| (keccak256(&value), value.into())).collect()
-}
-
-fn field<T: std::str::FromStr<Err: std::fmt::Debug>>(value: &serde_json::Value, name: &str) -> T {
-    value[name].as_str().unwrap_or_else(|| panic!("{name}")).parse().unwrap()
-}
-
-fn number(value: &serde_json::Value, name: &str) -> u64 {
-    field::<alloy_primitives::U64>(value, name).to()
-}
-
-#[test]
-fn real_blocks_of_op_sepolia_have_their_hashes() {
-    let vectors = std::env::var_os("KEDGE_VECTORS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
-        Into::into,
-    );
-    let folder = vectors.join("op-sepolia-blocks");
-    if !folder.is_dir() {
-        println!("skipped: no vectors at {} (set KEDGE_VECTORS)", folder.display());
-        return;
-    }
-    let mut blocks = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let archive = entry.unwrap().path();
-        let name = archive.file_stem().unwrap().to_owned();
-        let unpacked = tempfile::tempdir().unwrap();
-        let mut tar = Command::new("tar");
-        let status = tar.arg("xf").arg(&archive).arg("-C").arg(unpacked.path()).status();
-        assert!(status.unwrap().success());
-        block_has_its_hash(&unpacked.path().join(name));
-        blocks += 1;
-    }
-    assert_eq!(blocks, 4);
-}
-
-fn block_has_its_hash(folder: &Path) {
-    let fixture = std::fs::read(folder.join("fixture.json")).unwrap();
-    let fixture: serde_json::Value = serde_json::from_slice(&fixture).unwrap();
-    let preimages = preimages(&folder.join("kv"));
-    let parent = &fixture["parent_header"];
-    let payload = &fixture["executing_payload"];
-
-    // Headers are preimages too: the parent is the one with the number that the fixture states.
-    let headers: Vec<Header> =
-        preimages.values().filter_map(|bytes| Header::decode(&mut &bytes[..]).ok()).collect();
-    let header = |value: &serde_json::Value| Header {
-        parent_hash: field(value, "parentHash"),
-        ommers_hash: field(value, "sha3Uncles"),
-        beneficiary: field(value, "miner"),
-        state_root: field(value, "stateRoot"),
-        transactions_root: field(value, "transactionsRoot"),
-        receipts_root: field(value, "receiptsRoot"),
-        logs_bloom: field(value, "logsBloom"),
-        number: number(value, "number"),
-        gas_limit: number(value, "gasLimit"),
-        gas_used: number(value, "gasUsed"),
-        timestamp: number(value, "timestamp"),
-        extra_data: field(value, "extraData"),
-        mix_hash: field(value, "mixHash"),
-        base_fee_per_gas: Some(number(value, "baseFeePerGas")),
-        withdrawals_root: Some(field(value, "withdrawalsRoot")),
-        blob_gas_used: Some(number(value, "blobGasUsed")),
-        excess_blob_gas: Some(number(value, "excessBlobGas")),
-        parent_beacon_block_root: Some(field(value, "parentBeaconBlockRoot")),
-        ..Default::default()
-    };
-    let parent = header(parent);
-    let parent_hash = parent.hash_slow();
-
-    let config = EvmConfig {
-        chain_id: 11_155_420,
-        spec: OpSpecId::HOLOCENE,
-        gas_limit: number(payload, "gasLimit"),
-        beneficiary: field::<Address>(payload, "suggestedFeeRecipient"),
-        fees: Network::Dev.params().fees,
-        meter: None,
-        schnorr: false,
-        history_from_state: false,
-    };
-    let mut extra_data = vec![0];
-    extra_data.extend_from_slice(&field::<Bytes>(payload, "eip1559Params"));
-    let attributes = BlockAttributes {
-        number: parent.number + 1,
-        timestamp: number(payload, "timestamp"),
-        beneficiary: config.beneficiary,
-        prev_randao: field(payload, "prevRandao"),
-        gas_limit: config.gas_limit,
-        base_fee: next_base_fee(&parent).unwrap(),
-        parent_beacon_block_root: field(payload, "parentBeaconBlockRoot"),
-        extra_data: extra_data.into(),
-    };
-    let transactions: Vec<PayloadTx> = payload["transactions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|tx| {
-            let bytes: Bytes = tx.as_str().unwrap().parse().unwrap();
-            if bytes.first() == Some(&0x7e) {
-                PayloadTx::System(TxDeposit::rlp_decode(&mut &bytes[1..]).unwrap())
-            } else {
-                PayloadTx::User(bytes)
-            }
-        })
-        .collect();
-
-    let witness = Witness { nodes: preimages.clone(), codes: preimages, headers };
-    let mut db = TrieDb::new(&witness, parent.clone());
-    let block =
-        execute_block(&config, &attributes, &parent, parent_hash, &transactions, &mut db).unwrap();
-    assert_eq!(block.skipped, []);
-    assert_eq!(block.hash, field::<B256>(&fixture, "expected_block_hash"), "{}", folder.display());
+    values
 }
