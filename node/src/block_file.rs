@@ -138,7 +138,7 @@ pub fn import_block(engine: &Engine, block: &FileBlock) -> anyhow::Result<Import
         )
     };
     let plan = |user: Vec<Bytes>| -> anyhow::Result<(Payload, L2Cursor)> {
-        engine.plan(step, Some(block.header.timestamp), user)?.with_context(&refused)
+        engine.plan(step, Some(block.header.timestamp), user)?.with_context(refused)
     };
     let (mut payload, mut cursor) = plan(user.clone())?;
     // What Bitcoin forces into the block comes before the file's and is in the file too, unless it was skipped.

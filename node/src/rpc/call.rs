@@ -40,6 +40,15 @@ pub(super) struct Overrides {
     pub(super) block: Option<BlockOverrides>,
 }
 
+/// A call or transaction with all that it runs on.
+pub(super) struct Parts<DB> {
+    pub(super) env: EvmEnv<OpSpecId>,
+    /// With what is pretended of it.
+    pub(super) state: State<DB>,
+    pub(super) precompiles: PrecompileChanges,
+    pub(super) tx: OpTx,
+}
+
 /// A call that is ready to run, as often as wanted, on the state after a block.
 pub(super) struct Prepared<'a, DB: alloy_evm::Database> {
     config: &'a EvmConfig,
@@ -115,10 +124,10 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
         })
     }
 
-    /// The environment, the state with what is pretended of it, and the call, for running it otherwise.
-    pub(super) fn into_parts(self) -> (EvmEnv<OpSpecId>, State<DB>, OpTx) {
+    /// What the call runs on, for running it otherwise.
+    pub(super) fn into_parts(self) -> Parts<DB> {
         let tx = self.transaction(self.tx.gas_limit);
-        (self.env, self.state, tx)
+        Parts { env: self.env, state: self.state, precompiles: self.precompiles, tx }
     }
 
     /// Runs the call with that much gas. The state stays as it is.

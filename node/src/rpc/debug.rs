@@ -324,7 +324,9 @@ impl DebugApiServer for Debug {
             let view = chain.view();
             let number = view.number(block)?;
             let header = view.header(number)?;
-            let evm = &chain.evm;
+            let (evm, gas) = (&chain.evm, tracing.call_gas);
+            let mut after = view.reader.state_at(number)?;
+            let l1 = evm.l1_block_info(number.0, &mut after)?;
             let state = match tx_index {
                 Some(index) => {
                     let block = view.block(number)?;
@@ -338,9 +340,9 @@ impl DebugApiServer for Debug {
                     replay.skip_to(index)?;
                     replay.into_state()
                 }
-                None => State::builder().with_database(view.reader.state_at(number)?).build(),
+                None => State::builder().with_database(after).build(),
             };
-            let call = Prepared::new(evm, &header, state, request, overrides, tracing.call_gas)?;
+            let call = Prepared::new(evm, &header, state, l1, request, overrides, gas)?;
             let inspector = tracer.guarded(deadline)?;
             inspect_call(evm, call.into_parts(), inspector, |inspector, traced| {
                 tracer.show(inspector, traced)

@@ -186,12 +186,9 @@ impl RpcError {
         match self {
             Self::Pool(error) => pool_code(error),
             Self::Reverted(_) => code::REVERTED,
-            Self::Execution(_)
-            | Self::HeaderNotFound
-            | Self::NoProof(_)
-            | Self::StatePruned { .. } => code::INVALID_INPUT,
+            Self::Execution(_) | Self::HeaderNotFound | Self::NoProof(_) => code::INVALID_INPUT,
             Self::InvalidParams(_) => code::INVALID_PARAMS,
-            Self::StateUnavailable(_) => code::PRUNED,
+            Self::StateUnavailable(_) | Self::StatePruned { .. } => code::PRUNED,
             Self::Limit(_) => code::LIMIT,
             Self::NoSequencer(_) => code::UNSUPPORTED,
             Self::Unavailable(_) => code::UNAVAILABLE,
@@ -321,7 +318,7 @@ mod tests {
     fn a_pruned_state_is_refused_with_the_oldest_one_kept() {
         let message = "historical state of block 5 is pruned; the oldest kept is that of block 90";
         let error = StoreError::StatePruned { number: 5, oldest: 90 };
-        assert_eq!(answer(error), (-32000, message.into(), None));
+        assert_eq!(answer(error), (4444, message.into(), None));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     block::{FullBlock, pending_transaction},
     chain::Chain,
     error::RpcError,
+    heavy::HeavyPool,
     logs::LogLimits,
     server::RpcConfig,
     submit::Submission,
@@ -47,8 +48,8 @@ pub trait EthFilterApi {
     fn changes(&self, id: U256) -> RpcResult<FilterChanges<Transaction>>;
 
     /// All logs that a filter for logs matches.
-    #[method(name = "getFilterLogs", blocking)]
-    fn all_logs(&self, id: U256) -> RpcResult<Vec<Log>>;
+    #[method(name = "getFilterLogs")]
+    async fn all_logs(&self, id: U256) -> RpcResult<Vec<Log>>;
 
     /// Removes a filter; false when there is none.
     #[method(name = "uninstallFilter")]
@@ -83,15 +84,15 @@ impl Collected {
 
     fn on_event(&mut self, event: &EngineEvent) {
         match (self, event) {
-            (Self::Logs { filter, logs }, EngineEvent::NewBlock(block)) => {
-                if in_range(filter, block.header.number) {
-                    logs.extend(FullBlock::of(block).matching(filter, false));
-                }
+            (Self::Logs { filter, logs }, EngineEvent::NewBlock(block))
+                if in_range(filter, block.header.number) =>
+            {
+                logs.extend(FullBlock::of(block).matching(filter, false));
             }
-            (Self::Logs { filter, logs }, EngineEvent::Removed(block)) => {
-                if in_range(filter, block.header.number) {
-                    logs.extend(FullBlock::removed(block).matching(filter, true));
-                }
+            (Self::Logs { filter, logs }, EngineEvent::Removed(block))
+                if in_range(filter, block.header.number) =>
+            {
+                logs.extend(FullBlock::removed(block).matching(filter, true));
             }
             (Self::Hashes(hashes), EngineEvent::NewBlock(block)) => hashes.push(block.hash),
             _ => {}
@@ -135,6 +136,7 @@ type Map = Arc<Mutex<HashMap<U256, Installed>>>;
 pub(super) struct Filters {
     chain: Arc<Chain>,
     submission: Submission,
+    heavy: HeavyPool,
     limits: LogLimits,
     max_filters: usize,
     expiry: Duration,
@@ -146,6 +148,7 @@ impl Filters {
         Self {
             chain,
             submission,
+            heavy: config.heavy.clone(),
             limits: LogLimits { blocks: config.log_blocks, results: config.log_results },
             max_filters: config.max_filters,
             expiry: config.filter_expiry,
@@ -255,12 +258,13 @@ impl EthFilterApiServer for Filters {
         Ok(self.with(id, |filter| Some(filter.collected.take()))?)
     }
 
-    fn all_logs(&self, id: U256) -> RpcResult<Vec<Log>> {
+    async fn all_logs(&self, id: U256) -> RpcResult<Vec<Log>> {
         let filter = self.with(id, |installed| match &installed.collected {
             Collected::Logs { filter, .. } => Some(filter.clone()),
             _ => None,
         })?;
-        Ok(self.chain.view().logs(&filter, self.limits)?)
+        let (chain, limits) = (self.chain.clone(), self.limits);
+        Ok(self.heavy.run(move || chain.view().logs(&filter, limits)).await?)
     }
 
     fn uninstall(&self, id: U256) -> RpcResult<bool> {

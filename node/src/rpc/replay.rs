@@ -2,21 +2,21 @@
 
 use super::{
     block::FullBlock,
-    call::refused,
+    call::{Parts, refused},
     chain::{Chain, View},
     error::RpcError,
     guard::{Deadline, Guarded, Recorder},
     heavy::HeavyPool,
     server::RpcConfig,
 };
-use alloy_evm::{Evm as _, EvmEnv};
+use alloy_evm::Evm as _;
 use alloy_op_evm::{OpEvmContext, OpTx, OpTxError};
 use alloy_rpc_types_eth::TransactionInfo;
 use jsonrpsee::core::RpcResult;
 use kedge_genesis::L2Number;
 use kedge_store::StateAt;
 use kedge_vm::{EvmConfig, env::Evm, exec::replay::transaction_env};
-use op_revm::{OpHaltReason, OpSpecId};
+use op_revm::OpHaltReason;
 use revm::{
     DatabaseCommit as _, DatabaseRef, Inspector,
     context::{
@@ -177,7 +177,7 @@ where
 /// Executes one call or transaction of nobody's block under an inspector and lets `show` look at both.
 pub(super) fn inspect_call<DB, I, T>(
     config: &EvmConfig,
-    (env, state, tx): (EvmEnv<OpSpecId>, State<DB>, OpTx),
+    Parts { env, state, precompiles, tx }: Parts<DB>,
     inspector: Guarded<I>,
     show: impl FnOnce(&mut Guarded<I>, &mut Traced<'_, State<DB>>) -> Result<T, RpcError>,
 ) -> Result<T, RpcError>
@@ -187,6 +187,7 @@ where
 {
     let (from, gas) = (tx.0.base.caller, tx.0.base.gas_limit);
     let mut evm = config.evm_with_inspector(env, state, inspector);
+    precompiles.apply(evm.precompiles_mut())?;
     let outcome = evm.transact_raw(tx.clone()).map_err(|error| match error {
         EVMError::Custom(reason) => RpcError::Limit(reason),
         error => refused(error, from, gas),

@@ -2,10 +2,11 @@
 
 use super::{
     block::FullBlock,
-    call::{Overrides, Prepared},
+    call::{Overrides, Parts, Prepared},
     chain::{Chain, View},
     error::RpcError,
     guard::{Deadline, Guarded, StepRecord, recording},
+    overrides::PrecompileChanges,
     replay::{Replay, Traced, Tracing, inspect_call},
 };
 use alloy_consensus::transaction::SignerRecoverable;
@@ -118,7 +119,7 @@ pub(super) fn calls(bytes: usize, deadline: Deadline) -> Guarded<TracingInspecto
 /// What was recorded, and a fresh start.
 fn take(guarded: &mut Guarded<TracingInspector>) -> TracingInspector {
     let fresh = guarded.inspector.clone().fused();
-    let recorded = std::mem::replace(&mut guarded.inspector, TracingInspector::default());
+    let recorded = std::mem::take(&mut guarded.inspector);
     guarded.restart(fresh);
     recorded
 }
@@ -201,9 +202,10 @@ impl TraceApiServer for Trace {
             let view = chain.view();
             let number = view.number(block)?;
             let header = view.header(number)?;
-            let state = view.reader.state_at(number)?;
-            let evm = &chain.evm;
-            let call = Prepared::new(evm, &header, state, request, overrides, tracing.call_gas)?;
+            let mut state = view.reader.state_at(number)?;
+            let (evm, gas) = (&chain.evm, tracing.call_gas);
+            let l1 = evm.l1_block_info(number.0, &mut state)?;
+            let call = Prepared::new(evm, &header, state, l1, request, overrides, gas)?;
             let inspector = inspector(&types, tracing.bytes, deadline);
             inspect_call(evm, call.into_parts(), inspector, |inspector, traced| {
                 results(&types, inspector, traced)
@@ -222,13 +224,15 @@ impl TraceApiServer for Trace {
             let number = view.number(block)?;
             let header = view.header(number)?;
             let evm = &chain.evm;
-            let mut state = State::builder().with_database(view.reader.state_at(number)?).build();
+            let mut state = view.reader.state_at(number)?;
+            let l1 = evm.l1_block_info(number.0, &mut state)?;
+            let mut state = State::builder().with_database(state).build();
+            let (gas, none) = (tracing.call_gas, Overrides::default());
             let mut all = Vec::with_capacity(calls.len());
             for (request, types) in calls {
                 deadline.check()?;
-                let gas = tracing.call_gas;
-                let call =
-                    Prepared::new(evm, &header, &mut state, request, Overrides::default(), gas)?;
+                let (l1, none) = (l1.clone(), none.clone());
+                let call = Prepared::new(evm, &header, &mut state, l1, request, none, gas)?;
                 let inspector = inspector(&types, tracing.bytes, deadline);
                 let (shown, changes): (_, EvmState) =
                     inspect_call(evm, call.into_parts(), inspector, |inspector, traced| {
@@ -260,7 +264,8 @@ impl TraceApiServer for Trace {
             let number = view.number(block)?;
             let env = chain.evm.env(&view.header(number)?);
             let state = State::builder().with_database(view.reader.state_at(number)?).build();
-            let parts = (env, state, transaction_env(&tx, sender));
+            let tx = transaction_env(&tx, sender);
+            let parts = Parts { env, state, precompiles: PrecompileChanges::default(), tx };
             let inspector = inspector(&types, tracing.bytes, deadline);
             inspect_call(&chain.evm, parts, inspector, |inspector, traced| {
                 results(&types, inspector, traced)

@@ -60,6 +60,7 @@ fn append(store: &Store, number: u64, receipts: &[Vec<Entry>]) {
         witness_bytes: 0,
         skipped: Vec::new(),
         state: StateDiff::default(),
+        unchanged: Vec::new(),
         trie: TrieDiff::default(),
     };
     let cursor = DeriveState::genesis(Network::Dev.params()).unwrap().cursor;

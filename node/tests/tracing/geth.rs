@@ -4,7 +4,7 @@ use crate::{
     setup::{FRIEND, Traces},
     world::{hex, refused, signer},
 };
-use alloy_primitives::{B256, Bytes, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::Decodable;
 use anyhow::Context;
 use jsonrpsee::rpc_params;
@@ -287,6 +287,16 @@ async fn a_traced_call_sees_overrides_and_the_place_within_a_block() -> anyhow::
         let seen = trace(json!({ "to": t.inner }), "0x3", options).await?;
         assert_eq!(seen["output"], json!(B256::with_last_byte(expected)), "at {index}");
     }
+    // The identity precompile, somewhere else.
+    let options = json!({
+        "tracer": "callTracer",
+        "stateOverrides": {
+            Address::with_last_byte(4).to_string(): { "movePrecompileToAddress": FRIEND },
+        },
+    });
+    let moved = trace(json!({ "to": FRIEND, "input": "0x0102" }), "latest", options).await?;
+    assert_eq!(moved["output"], json!("0x0102"));
+
     let (code, message, _) = refused(
         trace(json!({ "from": FRIEND, "to": t.inner, "value": "0x64" }), "latest", json!({})).await,
     );

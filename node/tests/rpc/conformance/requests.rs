@@ -47,7 +47,8 @@ pub(super) fn all(facts: &Facts) -> Vec<(&'static str, Vec<Value>)> {
 fn state(facts: &Facts, me: Address, all: &mut Vec<(&'static str, Vec<Value>)>) {
     for account in [me, facts.contract, facts.delegated, Address::repeat_byte(0xaa)] {
         for block in TAGS.iter().map(|tag| json!(tag)).chain([json!("0x1"), json!(facts.block)]) {
-            let of = |more: &[Value]| [&[json!(account)], more, &[block.clone()]].concat();
+            let of =
+                |more: &[Value]| [&[json!(account)], more, std::slice::from_ref(&block)].concat();
             all.push(("eth_getBalance", of(&[])));
             all.push(("eth_getTransactionCount", of(&[])));
             all.push(("eth_getCode", of(&[])));
