@@ -1,7 +1,6 @@
 //! JSON-RPC over a real engine and store: a deposit from a Bitcoin block, then transactions through
 //! `eth_sendRawTransaction`, asked for over HTTP and WebSocket as wallets do.
 
-mod conformance;
 mod surface;
 mod world;
 

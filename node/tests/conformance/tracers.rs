@@ -1,7 +1,6 @@
 //! go-ethereum's tracer fixtures: its tracers' outputs, from the tracers that `debug_*` answers with.
 //!
-//! The vectors are in `../shared/vectors/tracers` beside the project, or in `tracers` of the folder that
-//! `KEDGE_VECTORS` names. They are transactions of Ethereum under old rules, hence revm's mainnet handler.
+//! They are transactions of Ethereum under old rules, hence revm's mainnet handler.
 
 use alloy_consensus::{EthereumTxEnvelope, TxEip4844, transaction::SignerRecoverable};
 use alloy_eips::{Decodable2718, eip7840::BlobParams};
@@ -10,8 +9,9 @@ use alloy_primitives::{Address, B256, Bytes, U256, map::HashMap};
 use alloy_rpc_types_trace::geth::{
     GethDebugTracerConfig, GethDebugTracerType, GethDebugTracingOptions,
 };
-use anyhow::{Context as _, bail, ensure};
+use anyhow::ensure;
 use kedge::rpc::tracers::GethTracer;
+use kedge_vectors::Vectors;
 use revm::{
     Context, InspectEvm, MainBuilder, MainContext,
     bytecode::Bytecode,
@@ -23,10 +23,7 @@ use revm::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
 /// Which tracer made the fixtures of a folder.
 const FOLDERS: [(&str, &str); 8] = [
@@ -219,58 +216,29 @@ fn contains(found: &Value, expected: &Value) -> bool {
     }
 }
 
-fn check(path: &Path, folder: &str, tracer: &str) -> anyhow::Result<()> {
-    let fixture: Fixture = serde_json::from_slice(&std::fs::read(path)?)?;
+fn check(fixture: &[u8], folder: &str, tracer: &str) -> anyhow::Result<()> {
+    let fixture: Fixture = serde_json::from_slice(fixture)?;
     let found = trace(&fixture, tracer)?;
-    match folder {
+    let equal = match folder {
         // An older form with fewer fields.
-        "call_tracer_legacy" | "prestate_tracer_legacy" => {
-            ensure!(
-                contains(&found, &fixture.result),
-                "found {found}\nexpected {}",
-                fixture.result
-            );
-        }
-        _ => {
-            let (found, expected) = (unplaced(found), unplaced(fixture.result));
-            ensure!(found == expected, "found {found}\nexpected {expected}");
-        }
-    }
+        "call_tracer_legacy" | "prestate_tracer_legacy" => contains(&found, &fixture.result),
+        _ => unplaced(found.clone()) == unplaced(fixture.result.clone()),
+    };
+    ensure!(equal, "found {found}\nexpected {}", fixture.result);
     Ok(())
-}
-
-fn vectors() -> PathBuf {
-    let given = std::env::var_os("KEDGE_VECTORS").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
-    given.unwrap_or(beside).join("tracers")
 }
 
 #[test]
-fn every_fixture_gives_go_ethereum_s_output() -> anyhow::Result<()> {
-    let root = vectors();
-    if !root.is_dir() {
-        eprintln!("skipped: there is no {}; KEDGE_VECTORS names another folder", root.display());
-        return Ok(());
-    }
-    let (mut opened, mut failures) = (0, Vec::new());
-    for entry in std::fs::read_dir(&root)? {
-        let folder = entry?.path();
-        let name = folder.file_name().and_then(|name| name.to_str()).context("a name")?;
-        let Some((_, tracer)) = FOLDERS.iter().find(|(folder, _)| *folder == name) else {
-            bail!("nothing opens {}", folder.display());
+fn every_fixture_gives_go_ethereum_s_output() {
+    let Some(vectors) = Vectors::find("tracers", &[]) else { return };
+    let tally = vectors.run(|file, tally| {
+        let folder = file.split('/').next().unwrap_or_default();
+        let outcome = match FOLDERS.iter().find(|(name, _)| *name == folder) {
+            Some((_, tracer)) => check(&vectors.read(file), folder, tracer),
+            None => Err(anyhow::anyhow!("no tracer is known for this folder")),
         };
-        for file in std::fs::read_dir(&folder)? {
-            let path = file?.path();
-            if path.extension().is_some_and(|extension| extension == "md") {
-                continue;
-            }
-            opened += 1;
-            if let Err(error) = check(&path, name, tracer) {
-                failures.push(format!("{}: {error:#}", path.display()));
-            }
-        }
-    }
-    println!("{opened} fixtures, {} differ", failures.len());
-    ensure!(failures.is_empty(), "{} of {opened} differ:\n{}", failures.len(), failures.join("\n"));
-    Ok(())
+        let outcome = outcome.map_err(|error| format!("{error:#}"));
+        tally.case(|| file.to_owned(), None, outcome);
+    });
+    vectors.finish(tally);
 }

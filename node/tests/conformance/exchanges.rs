@@ -5,32 +5,24 @@
 //! words, and results the same shape: the members of every object and the kinds of values. Simulations
 //! state what they work on, so their calls' results must be equal.
 
-use super::{ask, chain::Facts, spec::Spec};
-use crate::world::signer;
+use crate::{chain::Facts, rpc::ask, spec::Spec, world::signer};
 use alloy_primitives::{Bytes, U256};
 use jsonrpsee::core::client::Error;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, path::Path};
-
-/// What came of a file.
-pub(super) enum Outcome {
-    /// So many exchanges are as recorded.
-    Equal(usize),
-    /// They cannot be: why.
-    Excepted(&'static str),
-    /// What differs.
-    Wrong(Vec<String>),
-}
+use std::collections::BTreeSet;
 
 /// Files whose recorded answer cannot be this node's, and why.
 const EXCEPTED: &[(&str, &str)] = &[
-    (
-        "eth_getTransactionByHash/get-blob-tx.io",
-        "no blob transactions: they are no part of a rollup",
-    ),
-    ("eth_getTransactionReceipt/get-blob-tx.io", "no blob transactions"),
-    ("eth_sendRawTransaction/send-blob-tx.io", "no blob transactions: refused with -32003"),
+    ("eth_getTransactionByHash/get-blob-tx.io", "a rollup has no blob transactions"),
+    ("eth_getTransactionReceipt/get-blob-tx.io", "a rollup has no blob transactions"),
+    ("eth_sendRawTransaction/send-blob-tx.io", "a rollup has no blob transactions"),
 ];
+
+/// Why the exchanges of a file cannot be as recorded, if they cannot.
+pub(crate) fn exception(file: &str) -> Option<&'static str> {
+    let excepted = EXCEPTED.iter().find(|(excepted, _)| file.ends_with(excepted));
+    excepted.map(|(_, reason)| *reason)
+}
 
 /// What of a recorded request is another chain's, and what stands for it here.
 fn replacements(facts: &Facts) -> Vec<(&'static str, String)> {
@@ -112,18 +104,15 @@ fn parameters(file: &str, facts: &Facts) -> Option<Value> {
     }
 }
 
-/// Compares a file's exchanges with this node's.
-pub(super) async fn check(
+/// How this node's answers differ from a file's.
+pub(crate) async fn differences(
     facts: &Facts,
     spec: &Spec,
     served: &BTreeSet<String>,
-    file: &Path,
+    file: &str,
     text: &str,
-) -> Outcome {
-    let name = file.strip_prefix("exchanges").unwrap_or(file).to_str().expect("UTF-8");
-    if let Some((_, reason)) = EXCEPTED.iter().find(|(excepted, _)| *excepted == name) {
-        return Outcome::Excepted(reason);
-    }
+) -> Vec<String> {
+    let name = file.strip_prefix("exchanges/").unwrap_or(file);
     let lines = |mark: &str| -> Vec<Value> {
         let lines = text.lines().filter_map(|line| line.strip_prefix(mark));
         lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -144,13 +133,12 @@ pub(super) async fn check(
         let params = parameters(name, facts)
             .unwrap_or_else(|| serde_json::from_str(&params).unwrap_or_else(|_| json!([])));
         let answer = ask(facts, method, params.as_array().expect("a list")).await;
-        wrong.extend(differences(name, method, recorded, &answer, spec));
+        wrong.extend(compare(method, recorded, &answer, spec));
     }
-    if wrong.is_empty() { Outcome::Equal(requests.len()) } else { Outcome::Wrong(wrong) }
+    wrong
 }
 
-fn differences(
-    name: &str,
+fn compare(
     method: &str,
     recorded: &Value,
     answer: &Result<Value, Error>,
@@ -160,7 +148,7 @@ fn differences(
         (Some(error), Err(Error::Call(object))) => {
             let found = json!({ "code": object.code(), "message": object.message() });
             let recorded = json!({ "code": error["code"], "message": error["message"] });
-            if same_error(name, &recorded, &found) {
+            if same_error(&recorded, &found) {
                 return Vec::new();
             }
             vec![format!("recorded {recorded}, found {found}")]
@@ -170,7 +158,7 @@ fn differences(
             let mut wrong = spec.violations(method, answer);
             shape("", recorded, answer, &mut wrong);
             if method == "eth_simulateV1" {
-                simulated(name, recorded, answer, &mut wrong);
+                simulated(recorded, answer, &mut wrong);
             }
             wrong
         }
@@ -182,7 +170,7 @@ fn differences(
 const OTHER_NUMBERS: &[&str] =
     &["block numbers must be in order", "block timestamps must be in order"];
 
-fn same_error(_: &str, recorded: &Value, found: &Value) -> bool {
+fn same_error(recorded: &Value, found: &Value) -> bool {
     if recorded["code"] != found["code"] {
         return false;
     }
@@ -248,10 +236,7 @@ fn shape(path: &str, recorded: &Value, answer: &Value, wrong: &mut Vec<String>) 
     }
 }
 
-/// Simulations whose results depend on the chain below, and on what of it.
-const OTHER_RESULTS: &[(&str, &str)] = &[];
-
-fn simulated(name: &str, recorded: &Value, answer: &Value, wrong: &mut Vec<String>) {
+fn simulated(recorded: &Value, answer: &Value, wrong: &mut Vec<String>) {
     let blocks = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let (recorded, answer) = (blocks(recorded), blocks(answer));
     if recorded.len() != answer.len() {
@@ -263,11 +248,7 @@ fn simulated(name: &str, recorded: &Value, answer: &Value, wrong: &mut Vec<Strin
             wrong.push(format!("block {number}: calls differ in number"));
         }
         for (index, (recorded, answer)) in calls(recorded).iter().zip(&calls(answer)).enumerate() {
-            let mut compared = vec!["status", "gasUsed", "maxUsedGas"];
-            if !OTHER_RESULTS.iter().any(|(file, _)| name.ends_with(file)) {
-                compared.push("returnData");
-            }
-            for member in compared {
+            for member in ["status", "gasUsed", "maxUsedGas", "returnData"] {
                 if recorded[member] != answer[member] {
                     let (recorded, answer) = (&recorded[member], &answer[member]);
                     wrong.push(format!(

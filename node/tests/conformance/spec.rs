@@ -1,6 +1,6 @@
 //! The OpenRPC files: methods and the schemas of their results, with what the OP Stack adds to them.
 
-use super::{Vectors, unused};
+use kedge_vectors::Vectors;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -21,21 +21,18 @@ const RECEIPT_FIELDS: &[&str] = &[
 ];
 
 /// The specification.
-pub(super) struct Spec {
+pub(crate) struct Spec {
     results: BTreeMap<String, Value>,
     schemas: Map<String, Value>,
 }
 
 impl Spec {
-    pub(super) fn load(vectors: &mut Vectors) -> Self {
+    pub(crate) fn load(vectors: &Vectors) -> Self {
         let mut spec = Self { results: BTreeMap::new(), schemas: Map::new() };
-        for file in vectors.files("openrpc") {
-            if unused(&file).is_some() {
-                continue;
-            }
-            let text = vectors.read(&file);
-            let yaml: Value = serde_saphyr::from_str(&text)
-                .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        for file in vectors.files().iter().filter(|file| file.starts_with("openrpc/")) {
+            let text = String::from_utf8(vectors.read(file)).expect("UTF-8");
+            let yaml: Value =
+                serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
             match yaml {
                 Value::Array(methods) => {
                     for method in methods {
@@ -45,7 +42,7 @@ impl Spec {
                 }
                 // Error groups are objects too, but their names are no schema's.
                 Value::Object(schemas) => spec.schemas.extend(schemas),
-                other => panic!("{}: {other}", file.display()),
+                other => panic!("{file}: {other}"),
             }
         }
         spec.add_op_stack();
@@ -78,13 +75,13 @@ impl Spec {
         self.schemas["TransactionSigned"]["oneOf"].as_array_mut().expect("kinds").push(deposit);
     }
 
-    pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
         self.results.keys().map(String::as_str)
     }
 
     /// What of an answer is not as the method's schema has it; nothing for a method that the specification
     /// does not have.
-    pub(super) fn violations(&self, method: &str, answer: &Value) -> Vec<String> {
+    pub(crate) fn violations(&self, method: &str, answer: &Value) -> Vec<String> {
         let Some(result) = self.results.get(method) else { return Vec::new() };
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2019-09/schema",

@@ -15,25 +15,25 @@ const EMITTER: &[u8] =
     &hex!("3680600080376000206000548082558060010160005560005263656d697460206000a2");
 
 /// The chain.
-pub(super) struct Facts {
-    pub(super) world: World,
-    pub(super) contract: Address,
+pub(crate) struct Facts {
+    pub(crate) world: World,
+    pub(crate) contract: Address,
     /// An account that delegates to the contract (EIP-7702).
-    pub(super) delegated: Address,
-    pub(super) create: B256,
-    pub(super) legacy: B256,
-    pub(super) access_list: B256,
-    pub(super) dynamic: B256,
-    pub(super) set_code: B256,
+    pub(crate) delegated: Address,
+    pub(crate) create: B256,
+    pub(crate) legacy: B256,
+    pub(crate) access_list: B256,
+    pub(crate) dynamic: B256,
+    pub(crate) set_code: B256,
     /// The block that holds the four.
-    pub(super) block: B256,
-    pub(super) genesis: B256,
+    pub(crate) block: B256,
+    pub(crate) genesis: B256,
     /// Waits in the mempool.
-    pub(super) pending: B256,
+    pub(crate) pending: B256,
 }
 
 impl Facts {
-    pub(super) async fn new() -> anyhow::Result<Self> {
+    pub(crate) async fn new() -> anyhow::Result<Self> {
         let world = World::new().await?;
         let chain_id = world.params.chain_id;
         let contract = signer().address().create(0);

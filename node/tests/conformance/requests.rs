@@ -1,14 +1,13 @@
 //! What every method of the specification is asked.
 
-use super::chain::Facts;
-use crate::world::signer;
+use crate::{chain::Facts, world::signer};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use serde_json::{Value, json};
 
 const TAGS: [&str; 5] = ["latest", "pending", "safe", "finalized", "earliest"];
 
 /// Requests that succeed, by method.
-pub(super) fn all(facts: &Facts) -> Vec<(&'static str, Vec<Value>)> {
+pub(crate) fn all(facts: &Facts) -> Vec<(&'static str, Vec<Value>)> {
     let me = signer().address();
     let mut all: Vec<(&'static str, Vec<Value>)> = Vec::new();
     for method in [
