@@ -8,7 +8,7 @@ use revm::{
     interpreter::{CallInputs, CallOutcome, CreateInputs, CreateOutcome, Interpreter},
     primitives::{Address, Log, U256},
 };
-use revm_inspectors::tracing::{DebugInspector, TraceLimitBehavior, TraceLimits, TracingInspector};
+use revm_inspectors::tracing::{TraceLimitBehavior, TraceLimits, TracingInspector};
 use std::time::{Duration, Instant};
 
 /// Looking at the clock at each step would take longer than most steps.
@@ -71,19 +71,17 @@ impl Recorder for TracingInspector {
     }
 }
 
-impl Recorder for DebugInspector {
-    fn end_steps(&mut self) {
-        if let Self::Default(inspector, _) = self {
-            inspector.end_steps();
-        }
-    }
-}
-
 /// The library's own account of inputs and memory, which ends the execution when there is too much.
 pub(super) fn recording(bytes: usize) -> TraceLimits {
     TraceLimits::default()
         .set_max_recorded_bytes(Some(bytes))
         .set_behavior(TraceLimitBehavior::Halt)
+}
+
+/// Ends the execution for a reason that is the request's.
+pub(super) fn end(interp: &mut Interpreter, context: &mut impl ContextTr, reason: String) {
+    *context.error() = Err(ContextError::Custom(reason));
+    interp.halt_fatal();
 }
 
 /// An inspector within its bounds: beyond them, the execution ends with an error.
@@ -92,8 +90,6 @@ pub(super) struct Guarded<I> {
     pub(super) inspector: I,
     deadline: Deadline,
     record: StepRecord,
-    /// Whether inputs of calls count; where they do not, the inspector bounds them itself.
-    inputs: bool,
     /// How many bytes may be recorded.
     bytes: usize,
     /// How many steps are recorded; the rest is left out.
@@ -109,7 +105,6 @@ impl<I: Recorder> Guarded<I> {
             inspector,
             deadline,
             record,
-            inputs: false,
             bytes,
             most_steps: usize::MAX,
             steps_to_look: STEPS_BETWEEN_LOOKS,
@@ -121,12 +116,6 @@ impl<I: Recorder> Guarded<I> {
     /// Records that many steps at most.
     pub(super) fn with_most_steps(mut self, most: usize) -> Self {
         self.most_steps = most;
-        self
-    }
-
-    /// Counts the inputs of calls as recorded too.
-    pub(super) fn with_inputs(mut self) -> Self {
-        self.inputs = true;
         self
     }
 
@@ -181,9 +170,7 @@ where
 
     fn step(&mut self, interp: &mut Interpreter, context: &mut C) {
         if let Some(reason) = self.over(interp.stack.len()) {
-            *context.error() = Err(ContextError::Custom(reason));
-            interp.halt_fatal();
-            return;
+            return end(interp, context, reason);
         }
         self.inspector.step(interp, context);
     }
@@ -201,10 +188,6 @@ where
     }
 
     fn call(&mut self, context: &mut C, inputs: &mut CallInputs) -> Option<CallOutcome> {
-        if self.inputs {
-            // What is too much ends the execution at the callee's first step.
-            self.recorded_bytes += inputs.input.len();
-        }
         self.inspector.call(context, inputs)
     }
 

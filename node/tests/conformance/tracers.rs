@@ -22,7 +22,7 @@ use revm::{
     state::AccountInfo,
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Which tracer made the fixtures of a folder.
@@ -36,6 +36,13 @@ const FOLDERS: [(&str, &str); 8] = [
     ("prestate_tracer_legacy", "prestateTracer"),
     ("prestate_tracer_with_diff_mode", "prestateTracer"),
 ];
+
+/// Fixtures of rules that the EVM here has in another way, with the reason.
+const EXCEPTIONS: [(&str, &str); 1] = [(
+    "call_tracer_withLog/frontier_create_outofstorage.json",
+    "before Homestead a contract that could not pay for its code was created without, and the EVM shows the \
+     code that it has, where go-ethereum shows what it would have been",
+)];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,6 +110,7 @@ fn rules(fixture: &Fixture) -> anyhow::Result<SpecId> {
         ("eip150Block", SpecId::TANGERINE),
         ("eip158Block", SpecId::SPURIOUS_DRAGON),
         ("byzantiumBlock", SpecId::BYZANTIUM),
+        ("constantinopleBlock", SpecId::CONSTANTINOPLE),
         ("petersburgBlock", SpecId::PETERSBURG),
         ("istanbulBlock", SpecId::ISTANBUL),
         ("berlinBlock", SpecId::BERLIN),
@@ -190,27 +198,77 @@ fn trace(fixture: &Fixture, tracer: &str) -> anyhow::Result<Value> {
     Ok(serde_json::to_value(shown)?)
 }
 
-/// Takes out of a trace where its transaction is, which go-ethereum's own comparison leaves out too.
-fn unplaced(mut trace: Value) -> Value {
-    for call in trace.as_array_mut().into_iter().flatten() {
-        if let Some(call) = call.as_object_mut() {
-            for place in ["blockHash", "blockNumber", "transactionHash", "transactionPosition"] {
-                call.remove(place);
+/// Members of a flat trace that say where its transaction is, or how long it took: go-ethereum's own test does
+/// not look at them.
+const PLACE: [&str; 5] =
+    ["blockHash", "blockNumber", "transactionHash", "transactionPosition", "time"];
+
+/// What go-ethereum's own test of the flat tracer compares: structures, in which a member that is missing has
+/// the value zero.
+fn flat(mut traces: Value) -> Value {
+    let is_zero = |value: &Value| {
+        matches!(value.as_str(), Some("0x0" | "0x"))
+            || *value == Value::from(Address::ZERO.to_string())
+    };
+    for trace in traces.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        for place in PLACE {
+            trace.remove(place);
+        }
+        for part in ["action", "result"] {
+            if let Some(part) = trace.get_mut(part).and_then(Value::as_object_mut) {
+                part.retain(|_, value| !is_zero(value));
             }
         }
+        if trace.get("result").is_some_and(|result| result.is_null() || *result == json!({})) {
+            trace.remove("result");
+        }
     }
-    trace
+    traces
 }
 
-/// Whether `found` says all that `expected` says.
-fn contains(found: &Value, expected: &Value) -> bool {
+/// Gives the logs of old fixtures the index that they lack, which is zero for go-ethereum's own test.
+fn with_log_index(mut frame: Value) -> Value {
+    for log in frame.get_mut("logs").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(log) = log.as_object_mut() {
+            log.entry("index").or_insert("0x0".into());
+        }
+    }
+    for call in frame.get_mut("calls").and_then(Value::as_array_mut).into_iter().flatten() {
+        *call = with_log_index(call.take());
+    }
+    frame
+}
+
+/// What the JavaScript tracers before go-ethereum's own ones did not say of a call or an account.
+const LEGACY_LACKS: [&str; 6] = ["gas", "gasUsed", "input", "value", "revertReason", "codeHash"];
+/// What they said though there was nothing.
+const LEGACY_EMPTY: [(&str, &str); 3] =
+    [("output", "\"0x\""), ("code", "\"0x\""), ("storage", "{}")];
+/// What they called an internal failure.
+const LEGACY_FAILURES: [&str; 2] =
+    ["insufficient balance for transfer", "contract creation code storage out of gas"];
+
+/// Whether an answer says what the JavaScript tracers said.
+fn is_legacy(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
-        (Value::Object(found), Value::Object(expected)) => expected
-            .iter()
-            .all(|(key, value)| found.get(key).is_some_and(|found| contains(found, value))),
+        (Value::Object(found), Value::Object(expected)) => {
+            expected.iter().all(|(key, expected)| match found.get(key) {
+                Some(found) if key == "error" && expected == "internal failure" => {
+                    LEGACY_FAILURES.iter().any(|failure| found == failure)
+                }
+                Some(found) => is_legacy(found, expected),
+                None => LEGACY_EMPTY.contains(&(key, &expected.to_string())),
+            }) && found
+                .keys()
+                .all(|key| expected.contains_key(key) || LEGACY_LACKS.contains(&key.as_str()))
+        }
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len()
-                && found.iter().zip(expected).all(|(found, expected)| contains(found, expected))
+                && found.iter().zip(expected).all(|(found, expected)| is_legacy(found, expected))
+        }
+        // An address may be in mixed case.
+        (Value::String(found), Value::String(expected)) if expected.len() == 42 => {
+            found.eq_ignore_ascii_case(expected)
         }
         (found, expected) => found == expected,
     }
@@ -219,10 +277,12 @@ fn contains(found: &Value, expected: &Value) -> bool {
 fn check(fixture: &[u8], folder: &str, tracer: &str) -> anyhow::Result<()> {
     let fixture: Fixture = serde_json::from_slice(fixture)?;
     let found = trace(&fixture, tracer)?;
+    let expected = fixture.result.clone();
     let equal = match folder {
-        // An older form with fewer fields.
-        "call_tracer_legacy" | "prestate_tracer_legacy" => contains(&found, &fixture.result),
-        _ => unplaced(found.clone()) == unplaced(fixture.result.clone()),
+        "call_tracer_flat" => flat(found.clone()) == flat(expected),
+        "call_tracer_withLog" => found == with_log_index(expected),
+        "call_tracer_legacy" | "prestate_tracer_legacy" => is_legacy(&found, &expected),
+        _ => found == expected,
     };
     ensure!(equal, "found {found}\nexpected {}", fixture.result);
     Ok(())
@@ -238,7 +298,9 @@ fn every_fixture_gives_go_ethereum_s_output() {
             None => Err(anyhow::anyhow!("no tracer is known for this folder")),
         };
         let outcome = outcome.map_err(|error| format!("{error:#}"));
-        tally.case(|| file.to_owned(), None, outcome);
+        let exception =
+            EXCEPTIONS.iter().find(|(name, _)| *name == file).map(|(_, reason)| *reason);
+        tally.case(|| file.to_owned(), exception, outcome);
     });
     vectors.finish(tally);
 }

@@ -1,17 +1,27 @@
 //! go-ethereum's tracers by name, with their options.
 
+mod call;
+mod erc7562;
+mod flat;
+mod inspector;
+mod prestate;
+
+pub use self::inspector::GethInspector;
+
+use self::{
+    call::CallInspector,
+    erc7562::Erc7562Inspector,
+    inspector::Seen,
+    prestate::{PrestateConfig, PrestateInspector},
+};
 use super::{
     error::RpcError,
     guard::{Deadline, Guarded, StepRecord, recording},
     replay::Traced,
 };
-use alloy_primitives::U256;
-use alloy_rpc_types_trace::{
-    geth::{
-        AccountState, GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions,
-        GethTrace, PreStateFrame, mux::MuxFrame,
-    },
-    parity::Action,
+use alloy_rpc_types_trace::geth::{
+    GethDebugBuiltInTracerType as BuiltIn, GethDebugTracerConfig, GethDebugTracerType,
+    GethDebugTracingOptions, GethTrace, erc7562::Erc7562Config,
 };
 use revm::{
     DatabaseRef,
@@ -28,14 +38,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct GethTracer {
     /// Fresh; each transaction gets a copy.
-    inspector: DebugInspector,
+    inspector: GethInspector,
     record: StepRecord,
     /// Most struct logs, of the default tracer.
     limit: Option<usize>,
-    /// Whether `flatCallTracer` has errors in OpenEthereum's words.
-    parity_errors: bool,
-    /// Whether `prestateTracer` shows accounts that do not exist.
-    include_empty: bool,
     bytes: usize,
 }
 
@@ -45,70 +51,45 @@ impl GethTracer {
     /// # Errors
     /// When there is no such tracer, and when its configuration is none of its own.
     pub fn new(mut options: GethDebugTracingOptions, bytes: usize) -> Result<Self, RpcError> {
+        if matches!(&options.tracer, Some(GethDebugTracerType::JsTracer(name)) if name.is_empty()) {
+            options.tracer = None;
+        }
+        if let Some(tracer) = options.tracer {
+            let inspector = named(tracer, options.tracer_config, bytes)?;
+            return Ok(Self { inspector, record: StepRecord::None, limit: None, bytes });
+        }
         let limit = options.config.limit.filter(|limit| *limit > 0);
         // An older option says the same the other way round; the tracer knows only this one.
         options.config.enable_memory = Some(options.config.is_memory_enabled());
-        let record = match &options.tracer {
-            Some(GethDebugTracerType::JsTracer(code)) if code.is_empty() => {
-                options.tracer = None;
-                steps(&options)
-            }
-            Some(GethDebugTracerType::JsTracer(name)) => return Err(unknown(name)),
-            Some(GethDebugTracerType::BuiltInTracer(GethDebugBuiltInTracerType::Erc7562Tracer)) => {
-                StepRecord::Stack
-            }
-            Some(GethDebugTracerType::BuiltInTracer(_)) => StepRecord::None,
-            None => steps(&options),
-        };
-        let limit = limit.filter(|_| options.tracer.is_none());
-        // Options that the library's tracers leave to their callers.
-        let asked = |name: &str| options.tracer_config.0.get(name) == Some(&Value::Bool(true));
-        let (parity_errors, include_empty) = (asked("convertParityErrors"), asked("includeEmpty"));
-        let inspector = DebugInspector::new(options)
-            .map_err(|error| RpcError::InvalidParams(error.to_string()))?;
-        let limits = recording(bytes);
-        let inspector = match inspector {
-            DebugInspector::CallTracer(inner, config) => {
-                DebugInspector::CallTracer(inner.with_limits(limits), config)
-            }
-            DebugInspector::FlatCallTracer(inner) => {
-                DebugInspector::FlatCallTracer(inner.with_limits(limits))
-            }
-            DebugInspector::Erc7562Tracer(inner, config) => {
-                DebugInspector::Erc7562Tracer(inner.with_limits(limits), config)
-            }
+        let record = steps(&options);
+        let inspector = match DebugInspector::new(options).map_err(unfit)? {
             DebugInspector::Default(inner, config) => {
-                DebugInspector::Default(inner.with_limits(limits), config)
+                DebugInspector::Default(inner.with_limits(recording(bytes)), config)
             }
-            other @ (DebugInspector::FourByte(_)
-            | DebugInspector::PreStateTracer(..)
-            | DebugInspector::Noop(_)
-            | DebugInspector::Mux(..)) => other,
+            other => other,
         };
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(Self { inspector, record, limit, parity_errors, include_empty, bytes })
+        Ok(Self { inspector: GethInspector::Library(inspector), record, limit, bytes })
     }
 
     /// A fresh inspector.
     ///
     /// # Errors
     /// When it cannot be copied.
-    pub fn inspector(&self) -> Result<DebugInspector, RpcError> {
-        self.inspector.try_clone().map_err(|error| RpcError::InvalidParams(error.to_string()))
+    pub fn inspector(&self) -> Result<GethInspector, RpcError> {
+        self.inspector.try_clone().map_err(unfit)
     }
 
     /// A fresh inspector within the request's bounds.
-    pub(super) fn guarded(&self, deadline: Deadline) -> Result<Guarded<DebugInspector>, RpcError> {
+    pub(super) fn guarded(&self, deadline: Deadline) -> Result<Guarded<GethInspector>, RpcError> {
         let guarded = Guarded::new(self.inspector()?, deadline, self.record, self.bytes);
-        let guarded = guarded.with_most_steps(self.limit.unwrap_or(usize::MAX));
-        let bounds_inputs = !matches!(self.inspector, DebugInspector::Mux(..));
-        Ok(if bounds_inputs { guarded } else { guarded.with_inputs() })
+        Ok(guarded.with_most_steps(self.limit.unwrap_or(usize::MAX)))
     }
 
     /// What the tracer answers for a transaction.
     pub(super) fn show<DB: DatabaseRef<Error: std::fmt::Display>>(
         &self,
-        inspector: &mut Guarded<DebugInspector>,
+        inspector: &mut Guarded<GethInspector>,
         traced: &mut Traced<'_, DB>,
     ) -> Result<GethTrace, RpcError> {
         let place = traced.info.hash.map(|_| TransactionContext::from(traced.info));
@@ -122,70 +103,83 @@ impl GethTracer {
     /// When `db` fails.
     pub fn result<DB: DatabaseRef<Error: std::fmt::Display>>(
         &self,
-        inspector: &mut DebugInspector,
+        inspector: &mut GethInspector,
         place: Option<TransactionContext>,
         tx: &impl Transaction,
         block: &impl Block,
         outcome: &ResultAndState<impl HaltReasonTr>,
         db: &mut DB,
     ) -> Result<GethTrace, RpcError> {
-        let mut trace = inspector
-            .get_result(place, tx, block, outcome, db)
-            .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))?;
-        match &mut trace {
-            GethTrace::FlatCallTracer(frames) if !self.parity_errors => {
-                for frame in frames {
-                    frame.trace.error = frame.trace.error.take().map(geth_error);
-                }
-            }
-            GethTrace::PreStateTracer(PreStateFrame::Default(accounts)) if !self.include_empty => {
-                accounts.0.retain(|_, account| exists(account));
-            }
-            GethTrace::MuxTracer(MuxFrame(frames)) => {
-                frames.values_mut().for_each(|frame| set_gas(frame, tx.gas_limit()));
-            }
-            _ => {}
-        }
-        Ok(trace)
+        inspector
+            .result(&Seen { place, tx, block, outcome }, db)
+            .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))
     }
 }
 
-/// Alone, the call tracers show the transaction's gas limit; through the mux they leave out what is
-/// intrinsic.
-fn set_gas(frame: &mut GethTrace, gas: u64) {
-    match frame {
-        GethTrace::CallTracer(root) => root.gas = U256::from(gas),
-        GethTrace::FlatCallTracer(frames) => {
-            match frames.first_mut().map(|root| &mut root.trace.action) {
-                Some(Action::Call(call)) => call.gas = gas,
-                Some(Action::Create(create)) => create.gas = gas,
-                Some(Action::Selfdestruct(_) | Action::Reward(_)) | None => {}
-            }
-        }
-        _ => {}
-    }
-}
-
-/// go-ethereum's words for OpenEthereum's.
-fn geth_error(parity: String) -> String {
-    let geth = match parity.as_str() {
-        "Reverted" => "execution reverted",
-        "Out of gas" => "out of gas",
-        "Bad instruction" => "invalid opcode: INVALID",
-        "Bad jump destination" => "invalid jump destination",
-        "Insufficient balance for transfer" => "insufficient balance for transfer",
-        "Built-in failed" => "precompiled failed",
-        _ => return parity,
+/// The inspector of a tracer that has a name.
+fn named(
+    tracer: GethDebugTracerType,
+    config: GethDebugTracerConfig,
+    bytes: usize,
+) -> Result<GethInspector, RpcError> {
+    let tracer = match tracer {
+        GethDebugTracerType::BuiltInTracer(tracer) => tracer,
+        GethDebugTracerType::JsTracer(name) => return Err(unknown(&name)),
     };
-    geth.into()
+    let limits = recording(bytes);
+    Ok(match tracer {
+        BuiltIn::CallTracer => {
+            let config = config.into_call_config().map_err(unfit)?;
+            let calls = CallInspector::new(config.with_log.unwrap_or_default(), limits);
+            GethInspector::Call(calls, config)
+        }
+        BuiltIn::FlatCallTracer => {
+            let config = config.into_flat_call_config().map_err(unfit)?;
+            GethInspector::Flat(CallInspector::new(false, limits), config)
+        }
+        BuiltIn::PreStateTracer => {
+            let include_empty = config.0.get("includeEmpty") == Some(&Value::Bool(true));
+            let common = config.into_pre_state_config().map_err(unfit)?;
+            if common.is_diff_mode() && include_empty {
+                return Err(RpcError::InvalidParams(
+                    "cannot use diffMode with includeEmpty".into(),
+                ));
+            }
+            let config = PrestateConfig { common, include_empty };
+            GethInspector::Prestate(PrestateInspector::default(), config)
+        }
+        BuiltIn::Erc7562Tracer => {
+            let ignores = config.0.get("ignoredOpcodes").is_some_and(|list| !list.is_null());
+            let config: Erc7562Config = match config.0 {
+                Value::Null => Erc7562Config::default(),
+                config => serde_json::from_value(config).map_err(unfit)?,
+            };
+            let ignored = ignores.then_some(config.ignored_opcodes);
+            let with_log = config.with_log.unwrap_or_default();
+            GethInspector::Erc7562(Erc7562Inspector::new(ignored, with_log, limits))
+        }
+        BuiltIn::FourByteTracer | BuiltIn::NoopTracer => {
+            let options = GethDebugTracingOptions::new_tracer(tracer);
+            GethInspector::Library(DebugInspector::new(options).map_err(unfit)?)
+        }
+        BuiltIn::MuxTracer => {
+            let all = config.into_mux_config().map_err(unfit)?.0;
+            let share = bytes.checked_div(all.len()).unwrap_or(bytes);
+            let one = |(tracer, config): (GethDebugTracerType, Option<GethDebugTracerConfig>)| {
+                if tracer == GethDebugTracerType::BuiltInTracer(BuiltIn::MuxTracer) {
+                    return Err(unfit("muxTracer within muxTracer"));
+                }
+                let inspector = named(tracer.clone(), config.unwrap_or_default(), share)?;
+                Ok((tracer, inspector))
+            };
+            GethInspector::Mux(all.into_iter().map(one).collect::<Result<_, _>>()?)
+        }
+        BuiltIn::StateGasTracer => return Err(unknown("stateGasTracer")),
+    })
 }
 
-/// Whether an account was there before the transaction.
-fn exists(account: &AccountState) -> bool {
-    account.balance.is_some_and(|balance| !balance.is_zero())
-        || account.nonce.is_some_and(|nonce| nonce > 0)
-        || account.code.is_some()
-        || !account.storage.is_empty()
+fn unfit(error: impl std::fmt::Display) -> RpcError {
+    RpcError::InvalidParams(format!("invalid tracer config: {error}"))
 }
 
 /// What the default tracer records with each step.
@@ -264,16 +258,6 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(go_duration(text), expected.map(Duration::from_millis), "{text:?}");
         }
-    }
-
-    #[test]
-    fn errors_of_flat_traces_are_in_the_words_that_are_asked_for() {
-        assert_eq!(geth_error("Reverted".into()), "execution reverted");
-        assert_eq!(
-            geth_error("NotActivated".into()),
-            "NotActivated",
-            "others are the same in both"
-        );
     }
 
     #[test]
