@@ -285,7 +285,9 @@ impl Simulation<'_, '_> {
         self.state.commit(outcome.state);
         let result = outcome.result;
         self.budget = self.budget.saturating_sub(result.tx_gas_used());
-        Ok(Executed { tx, sender, logs: result.logs().to_vec(), result: shown(result) })
+        // What a call that failed had logged, or transferred, did not happen.
+        let logs = if result.is_success() { result.logs().to_vec() } else { Vec::new() };
+        Ok(Executed { tx, sender, logs, result: shown(result) })
     }
 
     /// Root of the state that all blocks so far made of the base's, and of the message passer's storage.
@@ -428,9 +430,8 @@ fn shown(result: ExecutionResult<op_revm::OpHaltReason>) -> SimCallResult {
             shown.error = Some(SimulateError {
                 code: SimulateError::EXECUTION_REVERTED_CODE,
                 message: RpcError::Reverted(output.clone()).to_string(),
-                data: Some(output.clone()),
+                data: Some(output),
             });
-            shown.return_data = output;
         }
         ExecutionResult::Halt { reason, .. } => {
             shown.error = Some(SimulateError {

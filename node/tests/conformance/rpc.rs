@@ -1,7 +1,7 @@
 //! Every method's result against its OpenRPC schema, and the recorded exchanges against what this node says
 //! to the same requests.
 
-use crate::{chain::Facts, exchanges, requests, spec::Spec};
+use crate::{chain::Facts, exchanges, requests, spec::Spec, world::World};
 use jsonrpsee::core::{
     client::{ClientT, Error},
     params::ArrayParams,
@@ -31,12 +31,12 @@ const NOT_SERVED: &[(&str, &str)] = &[
 ];
 
 /// Asks with a list of parameters.
-pub(crate) async fn ask(facts: &Facts, method: &str, params: &[Value]) -> Result<Value, Error> {
+pub(crate) async fn ask(world: &World, method: &str, params: &[Value]) -> Result<Value, Error> {
     let mut list = ArrayParams::new();
     for param in params {
         list.insert(param).expect("JSON");
     }
-    facts.world.http.request(method, list).await
+    world.http.request(method, list).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +44,7 @@ async fn answers_are_what_the_specification_says() -> anyhow::Result<()> {
     let Some(vectors) = Vectors::find("rpc", UNUSED) else { return Ok(()) };
     let spec = Spec::load(&vectors);
     let facts = Facts::new().await?;
-    let document = ask(&facts, "rpc.discover", &[]).await?;
+    let document = ask(&facts.world, "rpc.discover", &[]).await?;
     let methods = document["methods"].as_array().expect("methods");
     let served: BTreeSet<String> =
         methods.iter().map(|method| method["name"].as_str().expect("a name").to_owned()).collect();
@@ -70,7 +70,7 @@ async fn answers_are_what_the_specification_says() -> anyhow::Result<()> {
         .filter(|(method, _)| served.contains(**method))
         .flat_map(|(method, all)| all.iter().map(move |params| (*method, params)))
     {
-        let outcome = match ask(&facts, method, params).await {
+        let outcome = match ask(&facts.world, method, params).await {
             Ok(answer) => joined(spec.violations(method, &answer)),
             Err(error) => Err(error.to_string()),
         };
