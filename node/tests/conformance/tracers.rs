@@ -207,8 +207,10 @@ const PLACE: [&str; 5] =
 /// the value zero.
 fn flat(mut traces: Value) -> Value {
     let is_zero = |value: &Value| {
-        matches!(value.as_str(), Some("0x0" | "0x"))
-            || *value == Value::from(Address::ZERO.to_string())
+        value.as_str().is_some_and(|text| {
+            matches!(text, "0x0" | "0x")
+                || text.parse().is_ok_and(|address: Address| address.is_zero())
+        })
     };
     for trace in traces.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         for place in PLACE {
