@@ -3,7 +3,7 @@
 use crate::world::{Plan, World, params, user_tx};
 use alloy_primitives::{Address, B256, Bytes};
 use bitcoin::Transaction;
-use kedge_bridge::derive::{BatchDrop, BatchOutcome, BlockFault, DeriveState, Derived};
+use kedge_bridge::derive::{BatchDrop, BatchOutcome, BlockFault, DeriveState, Derived, Note};
 use kedge_bridge::envelope::{Kind, parse_input};
 use kedge_genesis::L1Ref;
 use kedge_vm::{Payload, PayloadTx};
@@ -170,6 +170,7 @@ impl Run {
                 .batches
                 .iter()
                 .any(|batch| matches!(batch.outcome, BatchOutcome::Dropped(_)))
+            || derived.notes.iter().any(|note| matches!(note, Note::BatchCut { .. }))
             || derived
                 .batches
                 .iter()
@@ -200,14 +201,31 @@ impl Run {
         let mut budget = true;
         for batch in &derived.batches {
             let plan: &Plan = &self.world.plans[&batch.channel];
+            // The batches of an L1 block read so many Bitcoin blocks and no more: from there on, epochs wait.
+            let reads = BatchOutcome::Dropped(BatchDrop::Block(BlockFault::EpochReads));
+            let cut = derived.notes.iter().find_map(|note| match note {
+                Note::BatchCut { index, number, fault: BlockFault::EpochReads }
+                    if *index == batch.index =>
+                {
+                    Some(*number)
+                }
+                _ => (batch.outcome == reads).then(|| plan.payloads[0].number),
+            });
             if plan.base == cursor && plan.intact && budget {
-                let last = plan.payloads.last().unwrap().number;
                 let first = plan.payloads[0].number;
-                assert_eq!(batch.outcome, BatchOutcome::Accepted { first, last });
-                let found = &derived.payloads[at..at + plan.payloads.len()];
-                assert_eq!(found, plan.payloads);
-                assert_eq!(derived.cursors[at + plan.payloads.len() - 1], plan.end);
-                self.accepted += plan.payloads.len();
+                let taken = cut.map_or(plan.payloads.len(), |cut| (cut.0 - first.0) as usize);
+                if let Some(beyond) = plan.payloads.get(taken) {
+                    assert_eq!(beyond.sequence_number, 0, "only a new epoch has Bitcoin read");
+                }
+                if taken > 0 {
+                    let last = plan.payloads[taken - 1].number;
+                    assert_eq!(batch.outcome, BatchOutcome::Accepted { first, last });
+                }
+                assert_eq!(derived.payloads[at..at + taken], plan.payloads[..taken]);
+                if taken == plan.payloads.len() {
+                    assert_eq!(derived.cursors[at + taken - 1], plan.end);
+                }
+                self.accepted += taken;
                 self.chunked += usize::from(batch.txids.len() > 1);
             }
             match &batch.outcome {
@@ -220,7 +238,7 @@ impl Run {
                 BatchOutcome::Dropped(reason) => {
                     let intact = plan.base == cursor && plan.intact && budget;
                     budget &= !matches!(reason, BatchDrop::Body(_));
-                    assert!(!intact, "{reason}");
+                    assert!(!intact || batch.outcome == reads, "{reason}");
                     if plan.base == cursor && matches!(reason, BatchDrop::WrongOrigin) {
                         assert!(!plan.intact);
                     }
