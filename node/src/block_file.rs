@@ -158,7 +158,7 @@ pub fn import_block(engine: &Engine, block: &FileBlock) -> anyhow::Result<Import
         "block {number} comes to {} when it is executed, not to {hash} as the file says",
         executed.hash
     );
-    engine.append(payload, cursor, executed)?;
+    engine.append(payload, cursor, executed, None)?;
     Ok(Imported::Added)
 }
 

@@ -9,6 +9,7 @@
 //! | [`sequencer`] | makes L2 blocks |
 //! | [`batcher`], [`proposer`] | post batches and assertions, through [`publisher`] and [`wallet`] |
 //! | [`challenger`] | proves wrong assertions wrong |
+//! | [`stream`] | the sequencer's blocks, signed, from node to node |
 //! | [`signer`] | signs the vault's payouts, and gives bonds to challengers |
 //! | [`bumps`] | when to replace a spend that waits for a block |
 //! | [`proof`] | fraud proofs as files, judged on Bitcoin blocks alone |
@@ -44,4 +45,5 @@ pub mod rpc;
 pub mod sequencer;
 pub mod signer;
 pub mod snapshot;
+pub mod stream;
 pub mod wallet;

@@ -14,6 +14,7 @@ use crate::{
     publisher::{FeePolicy, Publisher},
     rpc::{self, NodeHandle, RpcConfig, ServerHandle, Submission, types::Roles},
     sequencer::{Sequencer, SequencerConfig},
+    stream::{Follower, http_url},
     wallet::{Wallet, WalletKeys},
 };
 use anyhow::{Context, bail};
@@ -84,8 +85,11 @@ pub struct NodeConfig {
     pub challenger: Option<ChallengerConfig>,
     /// Needed by a sequencer and by a proposer.
     pub operator: Option<OperatorKeys>,
-    /// Where transactions go that are sent to a node that is not the sequencer.
+    /// Where transactions go that are sent to a node that is not the sequencer; to the nodes that it follows
+    /// when there is none.
     pub sequencer_rpc: Option<String>,
+    /// WebSocket addresses of the nodes that blocks are taken from before Bitcoin has them.
+    pub follow: Vec<String>,
 }
 
 impl std::fmt::Debug for NodeConfig {
@@ -105,6 +109,8 @@ pub struct Node {
     /// Proves wrong assertions wrong, on a challenger. It begins with [`Node::run`], so that what it tells
     /// comes after what is told of the start.
     pub challenger: Option<Arc<Challenger>>,
+    /// Takes blocks from other nodes, when it follows any.
+    pub follower: Option<Arc<Follower>>,
     handle: NodeHandle,
     /// Tells every task to stop.
     stop: CancellationToken,
@@ -160,6 +166,7 @@ impl Node {
             challenger,
             operator,
             sequencer_rpc,
+            follow,
         } = config;
         if params.keys.is_none() {
             bail!(
@@ -261,6 +268,7 @@ impl Node {
             let maker = Arc::new(Sequencer::new(
                 params,
                 policy,
+                key,
                 engine.clone(),
                 pool.clone(),
                 Clock::system(),
@@ -289,14 +297,30 @@ impl Node {
             None => None,
         };
 
+        let follower =
+            if follow.is_empty() { None } else { Some(Arc::new(Follower::new(&follow)?)) };
         let submission = match (mempool, sequencer_rpc) {
             (Some(pool), _) => Submission::Mempool(pool),
-            (None, Some(url)) => Submission::Forward(rpc::Sequencer::new(&url)?),
-            (None, None) => Submission::Refused,
+            (None, Some(url)) => Submission::Forward(rpc::Sequencer::new(&[url])?),
+            (None, None) if follow.is_empty() => Submission::Refused,
+            (None, None) => {
+                let urls = follow.iter().map(|url| http_url(url)).collect::<Result<Vec<_>, _>>()?;
+                Submission::Forward(rpc::Sequencer::new(&urls)?)
+            }
         };
-        let handle = NodeHandle { params, store, engine: engine.clone(), submission, roles };
+        if let Some(follower) = &follower {
+            follower.start(&engine, &stop, &mut tasks);
+        }
+        let handle = NodeHandle {
+            params,
+            store,
+            engine: engine.clone(),
+            submission,
+            roles,
+            follower: follower.clone(),
+        };
         let challenges = false;
-        Ok(Self { engine, batcher, wallet, challenger, handle, stop, tasks, challenges })
+        Ok(Self { engine, batcher, wallet, challenger, follower, handle, stop, tasks, challenges })
     }
 
     /// Serves JSON-RPC, with methods besides the node's own.

@@ -10,8 +10,10 @@ use crate::{
     clock::Clock,
     engine::{Engine, EngineError},
     mempool::Mempool,
+    stream::SignedBlock,
 };
 use alloy_primitives::{Bytes, keccak256};
+use bitcoin::key::Keypair;
 use kedge_bridge::derive::{L2Cursor, time_bounds};
 use kedge_genesis::Params;
 use kedge_vm::{Payload, SkipReason};
@@ -33,6 +35,7 @@ pub struct SequencerConfig {
 pub struct Sequencer {
     params: &'static Params,
     config: SequencerConfig,
+    key: Keypair,
     engine: Arc<Engine>,
     mempool: Arc<Mempool>,
     clock: Clock,
@@ -50,15 +53,16 @@ enum Made {
 }
 
 impl Sequencer {
-    /// A sequencer whose blocks have the time of `clock`.
+    /// A sequencer that signs its blocks with `key`, the network's, and gives them the time of `clock`.
     pub const fn new(
         params: &'static Params,
         config: SequencerConfig,
+        key: Keypair,
         engine: Arc<Engine>,
         mempool: Arc<Mempool>,
         clock: Clock,
     ) -> Self {
-        Self { params, config, engine, mempool, clock }
+        Self { params, config, key, engine, mempool, clock }
     }
 
     /// Makes blocks until `stop`.
@@ -150,7 +154,15 @@ impl Sequencer {
                 }
                 continue;
             }
-            let block = self.engine.append(payload, next, executed)?;
+            let signature = SignedBlock::sign(
+                self.params.chain_id,
+                &self.key,
+                &payload,
+                transactions.len(),
+                executed.hash,
+                executed.header.parent_hash,
+            );
+            let block = self.engine.append(payload, next, executed, Some(&signature))?;
             // At once, so that the next block does not try the same transactions again.
             self.mempool.on_block(block.state.accounts.keys().copied());
             return Ok(Made::Block);
@@ -242,7 +254,7 @@ async fn wait(pause: Option<Duration>) {
 mod tests {
     use super::*;
     use crate::{
-        engine::tests::world::{World, account},
+        engine::tests::world::{World, account, sequencer_key},
         mempool::MempoolConfig,
         mempool_link::HeadState,
     };
@@ -259,8 +271,9 @@ mod tests {
         let config = MempoolConfig::new(engine.evm());
         let mempool = Mempool::new(config, Arc::new(HeadState::new(engine.clone())), None);
         let policy = SequencerConfig { origin_depth: 0 };
+        let (mempool, clock) = (Arc::new(mempool), Clock::system());
         let sequencer =
-            Sequencer::new(world.params, policy, engine, Arc::new(mempool), Clock::system());
+            Sequencer::new(world.params, policy, sequencer_key(), engine, mempool, clock);
         (world, Arc::new(sequencer))
     }
 

@@ -174,7 +174,10 @@ struct NodeArgs {
     rpc_port: u16,
     #[command(flatten)]
     heavy_limits: heavy::HeavyLimits,
-    /// Where to pass transactions on to that are sent to this node
+    /// Take blocks before Bitcoin has them from this node, the sequencer or any other; repeat for several
+    #[arg(long, value_name = "WS_URL", conflicts_with = "sequencer")]
+    follow: Vec<String>,
+    /// Where to pass transactions on to that are sent to this node; by default to the nodes that it follows
     #[arg(long, value_name = "URL", conflicts_with = "sequencer")]
     sequencer_rpc: Option<String>,
     /// Make blocks and post them to Bitcoin
@@ -233,12 +236,11 @@ struct Challenging {
 }
 
 impl Challenging {
-    /// The first of these options that was given.
+    /// The first of these options that was given and that only a challenger has.
     fn given(&self) -> Option<&'static str> {
         let options = [
             ("--dry-run", self.dry_run),
             ("--alert-webhook", self.alert_webhook.is_some()),
-            ("--metrics-port", self.metrics_port.is_some()),
             ("--max-fee-rate", self.max_fee_rate.is_some()),
         ];
         options.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
@@ -477,12 +479,10 @@ mod tests {
             args.challenging.given()
         };
         assert_eq!(given(&[]), None);
-        for option in [
-            &["--dry-run"][..],
-            &["--alert-webhook", "http://a"],
-            &["--metrics-port", "0"],
-            &["--max-fee-rate", "9"],
-        ] {
+        assert_eq!(given(&["--metrics-port", "0"]), None, "a follower has metrics too");
+        for option in
+            [&["--dry-run"][..], &["--alert-webhook", "http://a"], &["--max-fee-rate", "9"]]
+        {
             assert_eq!(given(option), Some(option[0]));
         }
     }

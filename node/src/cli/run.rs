@@ -232,6 +232,15 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     } else if let Some(option) = args.challenging.given() {
         bail!("{option} is an option of a challenger; add --challenger")
     } else {
+        match args.challenging.metrics_port {
+            Some(_) if args.follow.is_empty() => {
+                bail!(
+                    "there are metrics of a challenger and of a follower; add --challenger or --follow"
+                )
+            }
+            Some(port) => metrics = Some(Exporter::listen(port).await?),
+            None => {}
+        }
         None
     };
     let config = NodeConfig {
@@ -246,6 +255,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         challenger,
         operator,
         sequencer_rpc: args.sequencer_rpc,
+        follow: args.follow,
     };
     let listen = SocketAddr::new(args.rpc_host, args.rpc_port);
     let rpc = args.heavy_limits.apply(args.rpc_limits.apply(RpcConfig::new(listen)));
@@ -253,6 +263,9 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
         started = async {
             let node = Node::start(config, stop.clone()).await?;
+            if let (Some(follower), Some(exporter)) = (&node.follower, &metrics) {
+                follower.register(&exporter.registry)?;
+            }
             let server = node.serve(rpc, RpcModule::new(())).await?;
             anyhow::Ok((node, server))
         } => started?,
@@ -261,8 +274,9 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     let mut ready = json!({ "event": "ready", "rpc": rpc, "chainId": params.chain_id });
     let mut lines = vec![format!("following {}; JSON-RPC at {rpc}", params.network.name())];
     if let Some(challenger) = &node.challenger {
-        introduce(challenger, metrics.as_ref(), &mut ready, &mut lines)?;
+        introduce(challenger, &mut ready, &mut lines)?;
     }
+    introduce_metrics(metrics.as_ref(), &mut ready, &mut lines)?;
     announce(args.json, &ready, &lines);
     let outcome = until_stopped(with_metrics(&mut node, metrics, &stop), &stop).await;
     finish(async {
@@ -277,6 +291,17 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
 struct Exporter {
     listener: TcpListener,
     registry: Registry,
+}
+
+impl Exporter {
+    /// No metrics yet, served on this port of the machine's loopback.
+    async fn listen(port: u16) -> anyhow::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}; is another program using the port? choose one with --metrics-port")
+        })?;
+        Ok(Self { listener, registry: Registry::new() })
+    }
 }
 
 /// What the options make of a challenger, and where its metrics are served.
@@ -303,13 +328,9 @@ async fn challenging(
     }
     let mut exporter = None;
     if let Some(port) = options.metrics_port {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}; is another program using the port? choose one with --metrics-port")
-        })?;
-        let registry = Registry::new();
-        report = report.with_metrics(&registry)?;
-        exporter = Some(Exporter { listener, registry });
+        let listening = Exporter::listen(port).await?;
+        report = report.with_metrics(&listening.registry)?;
+        exporter = Some(listening);
     }
     let mut fees = FeePolicy::default();
     if let Some(rate) = options.max_fee_rate {
@@ -322,7 +343,6 @@ async fn challenging(
 /// Adds what there is to know of a challenger to what is told at the start.
 fn introduce(
     challenger: &Challenger,
-    metrics: Option<&Exporter>,
     ready: &mut serde_json::Value,
     lines: &mut Vec<String>,
 ) -> anyhow::Result<()> {
@@ -335,6 +355,15 @@ fn introduce(
         lines.push(format!("challenging as {key}; its wallet is {wallet}"));
         ready["challenger"] = json!({ "dryRun": false, "publicKey": key, "wallet": wallet });
     }
+    Ok(())
+}
+
+/// Adds where metrics are.
+fn introduce_metrics(
+    metrics: Option<&Exporter>,
+    ready: &mut serde_json::Value,
+    lines: &mut Vec<String>,
+) -> anyhow::Result<()> {
     if let Some(exporter) = metrics {
         let address = format!("{}/metrics", url(exporter.listener.local_addr()?));
         lines.push(format!("metrics at {address}"));
@@ -383,6 +412,7 @@ pub(super) async fn challenger(args: ChallengerArgs) -> anyhow::Result<()> {
         challenger: Some(config),
         operator: None,
         sequencer_rpc: None,
+        follow: Vec::new(),
     };
     let mut node = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -402,8 +432,9 @@ pub(super) async fn challenger(args: ChallengerArgs) -> anyhow::Result<()> {
         None => None,
     };
     if let Some(challenger) = &node.challenger {
-        introduce(challenger, metrics.as_ref(), &mut ready, &mut lines)?;
+        introduce(challenger, &mut ready, &mut lines)?;
     }
+    introduce_metrics(metrics.as_ref(), &mut ready, &mut lines)?;
     announce(args.json, &ready, &lines);
     let outcome = until_stopped(with_metrics(&mut node, metrics, &stop), &stop).await;
     finish(async {
@@ -448,6 +479,7 @@ pub(super) async fn signer(args: SignerArgs) -> anyhow::Result<()> {
         challenger: None,
         operator: None,
         sequencer_rpc: None,
+        follow: Vec::new(),
     };
     let mut node = tokio::select! {
         () = stop.cancelled() => return Ok(()),

@@ -141,6 +141,7 @@ impl Dev {
                 challenger: Some(challenger),
                 operator: Some(operator),
                 sequencer_rpc: None,
+                follow: Vec::new(),
             },
             stop.clone(),
         )

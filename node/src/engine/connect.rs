@@ -5,7 +5,7 @@ use super::{Engine, EngineError, EngineEvent, L1Outcome, bonds, bridge};
 use bitcoin::Block;
 use kedge_bridge::derive::{BatchOutcome, BatchSeen, L1Block, Note};
 use kedge_fraud_proof::{AssertionEvent, AssertionTracker, Verdict, step};
-use kedge_genesis::{L1Height, L1Ref};
+use kedge_genesis::{L1Height, L1Ref, L2Number};
 use kedge_store::{
     AssertionRow, BatchRow, Change, Domain, L1Row, L1Rows, L2Rows, NoteRow, OwnClaims, StoreError,
     Table, finalized,
@@ -157,6 +157,7 @@ impl Engine {
             change.put_finalized(now)?;
             for number in before.next().0..=now.0 {
                 change.forget(Domain::L2, number);
+                change.forget_signature(L2Number(number))?;
             }
         }
         if let Some(old) = deep.checked_sub(UNDO_MARGIN) {

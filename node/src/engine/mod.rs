@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `connect` | what a Bitcoin block does, and what it takes to undo it |
 //! | `sequence` | how the sequencer adds unsafe blocks |
+//! | `adopt` | which of the sequencer's blocks another node adds |
 //! | `execute` | how a payload is promoted or executed |
 //! | `bridge` | what a Bitcoin block does to deposits, vault and payouts |
 //! | `bonds` | what a Bitcoin block does to bonds, and which are to be slashed |
@@ -15,6 +16,7 @@
 //! | `prove` | how an assertion is proven wrong |
 //! | `rollback` | how an operator takes blocks back |
 
+mod adopt;
 mod bonds;
 mod bridge;
 mod connect;
@@ -29,6 +31,7 @@ mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use adopt::{Adoption, InvalidBlock, NotAdopted};
 pub use bonds::Slashable;
 pub use error::{EngineError, WitnessFailure};
 pub use event::{EngineEvent, L1Outcome, RemovedBlock};

@@ -6,7 +6,7 @@ use super::{BlockRef, Engine, EngineError, EngineEvent, Live};
 use alloy_primitives::Bytes;
 use kedge_bridge::derive::{EpochInfo, L2Cursor, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
-use kedge_store::{L2Rows, StoreError, Table};
+use kedge_store::{L2Rows, SignatureRow, StoreError, Table};
 use kedge_vm::{ExecutedBlock, Payload, next_base_fee};
 use std::sync::Arc;
 
@@ -85,8 +85,8 @@ impl Engine {
         run(&*self.store, &self.evm, payload, self.options.verify_witness)
     }
 
-    /// Adds a planned payload that [`Engine::preview`] executed. One atomic write; when this returns, the
-    /// block is on disk.
+    /// Adds a planned payload that [`Engine::preview`] executed, with the sequencer's signature of it if there
+    /// is one. One atomic write; when this returns, the block is on disk.
     ///
     /// # Errors
     /// [`EngineError::Stale`] when the chain moved on since it was planned, and when this machine failed.
@@ -95,13 +95,14 @@ impl Engine {
         payload: Payload,
         cursor: L2Cursor,
         block: ExecutedBlock,
+        signature: Option<&SignatureRow>,
     ) -> Result<Arc<ExecutedBlock>, EngineError> {
         let mut live = self.live.lock();
         self.check_planned(&live, &payload)?;
         if block.header.parent_hash != self.heads().latest.hash {
             return Err(EngineError::Stale { number: payload.number });
         }
-        self.add(&mut live, &payload, &cursor, block)
+        self.add(&mut live, &payload, &cursor, block, signature)
     }
 
     /// Executes a planned payload and adds it, whatever it skips.
@@ -116,7 +117,7 @@ impl Engine {
         let mut live = self.live.lock();
         self.check_planned(&live, payload)?;
         let block = run(&*self.store, &self.evm, payload, self.options.verify_witness)?;
-        self.add(&mut live, payload, cursor, block)
+        self.add(&mut live, payload, cursor, block, None)
     }
 
     /// Unwinds unsafe blocks above `number`. One atomic write.
@@ -146,9 +147,13 @@ impl Engine {
         payload: &Payload,
         cursor: &L2Cursor,
         block: ExecutedBlock,
+        signature: Option<&SignatureRow>,
     ) -> Result<Arc<ExecutedBlock>, EngineError> {
         let mut change = self.store.change();
         change.append_block(payload, &block, cursor)?;
+        if let Some(signature) = signature {
+            change.put_signature(payload.number, signature)?;
+        }
         let block = Arc::new(block);
         tracing::debug!(
             number = payload.number.0, hash = %block.hash, transactions = block.transactions.len(),

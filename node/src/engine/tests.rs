@@ -1,5 +1,6 @@
 //! The engine on a Bitcoin chain made by hand.
 
+mod adopt;
 mod store;
 pub(crate) mod world;
 
@@ -373,7 +374,7 @@ fn a_payload_planned_on_another_parent_is_stale() {
     let block = world.engine.preview(&payload).unwrap();
     world.orphan();
     assert!(world.engine.preview(&payload).unwrap_err().is_stale());
-    assert!(world.engine.append(payload, cursor, block).unwrap_err().is_stale());
+    assert!(world.engine.append(payload, cursor, block, None).unwrap_err().is_stale());
 }
 
 #[test]

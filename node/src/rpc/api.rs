@@ -33,9 +33,9 @@ pub trait EthApi {
     #[method(name = "getBalance")]
     fn balance(&self, address: Address, block: Option<BlockId>) -> RpcResult<U256>;
 
-    /// An account's nonce; with `pending`, after the transactions that wait here.
+    /// An account's nonce; with `pending`, after the transactions that wait, here or at the sequencer.
     #[method(name = "getTransactionCount")]
-    fn transaction_count(&self, address: Address, block: Option<BlockId>) -> RpcResult<U64>;
+    async fn transaction_count(&self, address: Address, block: Option<BlockId>) -> RpcResult<U64>;
 
     /// An account's code.
     #[method(name = "getCode")]
@@ -142,13 +142,13 @@ pub trait EthApi {
     #[method(name = "getUncleCountByBlockHash")]
     fn uncles_by_hash(&self, hash: B256) -> RpcResult<Option<U64>>;
 
-    /// A transaction, included or waiting here.
-    #[method(name = "getTransactionByHash", blocking)]
-    fn transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Transaction>>;
+    /// A transaction, included or waiting, here or at the sequencer.
+    #[method(name = "getTransactionByHash")]
+    async fn transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Transaction>>;
 
-    /// A transaction's EIP-2718 bytes, included or waiting here.
-    #[method(name = "getRawTransactionByHash", blocking)]
-    fn raw_transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Bytes>>;
+    /// A transaction's EIP-2718 bytes, included or waiting, here or at the sequencer.
+    #[method(name = "getRawTransactionByHash")]
+    async fn raw_transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Bytes>>;
 
     /// A transaction by its place.
     #[method(name = "getTransactionByBlockNumberAndIndex", blocking)]

@@ -3,6 +3,7 @@
 use super::{
     chain::Chain,
     error::RpcError,
+    signed,
     types::{
         AssertionChange, AssertionStage, AssertionStatus, AssertionUpdate, BondStage, L1BlockId,
         ProofProgress, Topic,
@@ -33,7 +34,7 @@ const BITCOIN_INTERVAL: u64 = 600;
 /// `kedge_subscribe` and `kedge_unsubscribe`.
 #[rpc(server, client, namespace = "kedge")]
 pub trait KedgeSubscribeApi {
-    /// `assertions`: every change of an assertion.
+    /// `assertions`: every change of an assertion. `signedBlocks`: every new block that the sequencer signed.
     #[subscription(
         name = "subscribe" => "subscription",
         unsubscribe = "unsubscribe",
@@ -50,7 +51,9 @@ pub(super) struct Updates(pub(super) Arc<Chain>);
 #[async_trait]
 impl KedgeSubscribeApiServer for Updates {
     async fn updates(&self, pending: PendingSubscriptionSink, topic: Topic) -> SubscriptionResult {
-        let Topic::Assertions = topic;
+        if topic == Topic::SignedBlocks {
+            return signed::stream(self.0.clone(), pending).await;
+        }
         let mut heads = self.0.engine.watch_heads();
         let mut seen = heads.borrow_and_update().l1_tip;
         let (_, mut known) = self.list().await?;

@@ -2,7 +2,7 @@
 
 use super::{
     api::EthApiServer,
-    block::{RpcBlock, pending_transaction},
+    block::{FullBlock, RpcBlock, pending_transaction},
     call::{Overrides, Prepared},
     chain::{Chain, View},
     error::RpcError,
@@ -98,12 +98,24 @@ impl Eth {
 }
 
 impl Eth {
-    /// The nonce after everything of an account that waits here.
-    pub(super) fn next_nonce(&self, address: Address) -> Result<u64, RpcError> {
+    /// The nonce after everything of an account that waits, here or at the sequencer.
+    pub(super) async fn next_nonce(&self, address: Address) -> Result<u64, RpcError> {
+        let waiting = match &self.submission {
+            Submission::Mempool(mempool) => mempool.next_nonce(&address),
+            Submission::Forward(sequencer) => sequencer.next_nonce(address).await,
+            Submission::Refused => None,
+        };
         let account = self.chain.view().state(None)?.account(address)?;
         let nonce = account.map(|account| account.nonce).unwrap_or_default();
-        let waiting = self.submission.mempool().and_then(|mempool| mempool.next_nonce(&address));
         Ok(waiting.map_or(nonce, |next| next.max(nonce)))
+    }
+
+    /// The block of an included transaction, and its place there.
+    async fn included(&self, hash: B256) -> Result<Option<(Arc<FullBlock>, usize)>, RpcError> {
+        let chain = self.chain.clone();
+        // Decoding a large block takes as long as several requests.
+        let found = tokio::task::spawn_blocking(move || chain.view().place(hash)).await;
+        found.map_err(|error| RpcError::Internal(error.into()))?
     }
 
     /// The receipt of an included transaction.
@@ -169,9 +181,9 @@ impl EthApiServer for Eth {
         Ok(account.map(|account| account.balance).unwrap_or_default())
     }
 
-    fn transaction_count(&self, address: Address, block: Option<BlockId>) -> RpcResult<U64> {
+    async fn transaction_count(&self, address: Address, block: Option<BlockId>) -> RpcResult<U64> {
         if block == Some(BlockId::pending()) {
-            return Ok(U64::from(self.next_nonce(address)?));
+            return Ok(U64::from(self.next_nonce(address).await?));
         }
         let view = self.chain.view();
         let account = view.state(block)?.account(address).map_err(RpcError::from)?;
@@ -319,23 +331,26 @@ impl EthApiServer for Eth {
         self.of_block(hash.into(), |_, _| Ok(Some(U64::ZERO)))
     }
 
-    fn transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Transaction>> {
-        if let Some((block, index)) = self.chain.view().place(hash)? {
+    async fn transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Transaction>> {
+        if let Some((block, index)) = self.included(hash).await? {
             return Ok(block.transaction(index));
         }
-        Ok(self
-            .submission
-            .mempool()
-            .and_then(|mempool| mempool.get(&hash))
-            .map(|tx| pending_transaction(&tx)))
+        Ok(match &self.submission {
+            Submission::Mempool(pool) => pool.get(&hash).map(|tx| pending_transaction(&tx)),
+            Submission::Forward(sequencer) => sequencer.transaction(hash).await,
+            Submission::Refused => None,
+        })
     }
 
-    fn raw_transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Bytes>> {
-        if let Some((block, index)) = self.chain.view().place(hash)? {
+    async fn raw_transaction_by_hash(&self, hash: B256) -> RpcResult<Option<Bytes>> {
+        if let Some((block, index)) = self.included(hash).await? {
             return Ok(block.raw_transaction(index));
         }
-        let mempool = self.submission.mempool();
-        Ok(mempool.and_then(|mempool| mempool.get(&hash)).map(|tx| tx.encoded.clone()))
+        Ok(match &self.submission {
+            Submission::Mempool(pool) => pool.get(&hash).map(|tx| tx.encoded.clone()),
+            Submission::Forward(sequencer) => sequencer.raw_transaction(hash).await,
+            Submission::Refused => None,
+        })
     }
 
     fn transaction_by_number_and_index(

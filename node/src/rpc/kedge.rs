@@ -9,7 +9,7 @@ use super::{
         SyncStatus, WithdrawalFilter, WithdrawalStage, WithdrawalStatus,
     },
 };
-use crate::engine::EngineError;
+use crate::{engine::EngineError, stream::Follower};
 use alloy_primitives::{B256, Bytes};
 use anyhow::Context as _;
 use bitcoin::{Address, OutPoint};
@@ -61,13 +61,14 @@ pub trait KedgeApi {
 pub(super) struct Kedge {
     pub(super) chain: Arc<Chain>,
     roles: Roles,
+    follower: Option<Arc<Follower>>,
     /// Building a proof executes a segment: one at a time, the others wait.
     proving: Arc<Semaphore>,
 }
 
 impl Kedge {
-    pub(super) fn new(chain: Arc<Chain>, roles: Roles) -> Self {
-        Self { chain, roles, proving: Arc::new(Semaphore::new(1)) }
+    pub(super) fn new(chain: Arc<Chain>, roles: Roles, follower: Option<Arc<Follower>>) -> Self {
+        Self { chain, roles, follower, proving: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -92,6 +93,7 @@ impl KedgeApiServer for Kedge {
             synced: heads.l1_tip.height >= heads.l1_best.height,
             batches: last_batch.as_ref().map_or(0, |batch| batch.index.saturating_add(1)),
             last_batch: last_batch.map(batch_status),
+            sources: self.follower.as_ref().map(|it| it.status()).unwrap_or_default(),
         })
     }
 

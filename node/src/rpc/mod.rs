@@ -18,6 +18,7 @@
 //! | `txpool`, `misc`, `optimism` | `txpool_*`; `net_*` and `web3_*`; `optimism_*` |
 //! | `kedge`, `position` | `kedge_*`, with the shapes of [`types`] |
 //! | `assertions` | `kedge_assertions` and `kedge_subscribe` |
+//! | `signed` | `kedge_signedBlocks`, and those as a stream |
 //! | `debug`, [`tracers`], `witness` | `debug_*`, with go-ethereum's tracers |
 //! | `trace`, `ots` | `trace_*`, `ots_*` |
 //! | `replay`, `guard` | blocks executed again under an inspector, within bounds |
@@ -52,6 +53,7 @@ mod proof;
 mod push;
 mod replay;
 mod server;
+mod signed;
 mod simulate;
 mod submit;
 mod subscribe;
@@ -75,12 +77,13 @@ pub use ots::OtsApiServer;
 pub use position::{KedgeItemsApiClient, KedgeItemsApiServer};
 pub use prepare::{EthPrepareApiServer, SyncWait};
 pub use server::{RpcConfig, ServerHandle};
+pub use signed::{KedgeStreamApiClient, KedgeStreamApiServer};
 pub use submit::{Sequencer, Submission};
 pub use subscribe::SubscribeApiServer;
 pub use trace::TraceApiServer;
 pub use txpool::TxPoolApiServer;
 
-use crate::engine::Engine;
+use crate::{engine::Engine, stream::Follower};
 use anyhow::Context as _;
 use jsonrpsee::RpcModule;
 use kedge_genesis::Params;
@@ -100,6 +103,8 @@ pub struct NodeHandle {
     pub submission: Submission,
     /// What the node takes part in, for `kedge_syncStatus`.
     pub roles: types::Roles,
+    /// Where blocks come from before Bitcoin has them, for `kedge_syncStatus`.
+    pub follower: Option<Arc<Follower>>,
 }
 
 /// Serves JSON-RPC, and the methods in `extra` besides, until the handle is stopped or dropped.
@@ -144,7 +149,8 @@ fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>
     module.merge(subscriptions.into_rpc())?;
     module.merge(assertions::Updates(chain.clone()).into_rpc())?;
     module.merge(optimism::Optimism(chain.clone()).into_rpc())?;
-    let kedge = kedge::Kedge::new(chain, node.roles);
+    module.merge(signed::SignedBlocks(chain.clone()).into_rpc())?;
+    let kedge = kedge::Kedge::new(chain, node.roles, node.follower);
     module.merge(KedgeItemsApiServer::into_rpc(kedge.clone()))?;
     module.merge(KedgeApiServer::into_rpc(kedge))?;
     module.merge(NetApiServer::into_rpc(misc))?;

@@ -109,7 +109,7 @@ impl EthPrepareApiServer for Eth {
             request.to = Some(alloy_primitives::TxKind::Create);
         }
         if request.nonce.is_none() {
-            request.nonce = Some(self.next_nonce(from)?);
+            request.nonce = Some(self.next_nonce(from).await?);
         }
         if request.gas_price.is_none() {
             let base_fee = u128::from(self.chain.view().next_base_fee()?);

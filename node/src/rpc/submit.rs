@@ -1,14 +1,20 @@
 //! `eth_sendRawTransaction`: into the mempool on the sequencer, to the sequencer elsewhere.
 
-use super::error::RpcError;
-use crate::mempool::Mempool;
-use alloy_primitives::{B256, Bytes};
+use super::error::{RpcError, code};
+use crate::{mempool::Mempool, stream};
+use alloy_primitives::{Address, B256, Bytes, U64, keccak256};
 use jsonrpsee::{
-    core::client::{ClientT, Error as ClientError},
+    core::{
+        client::{ClientT, Error as ClientError},
+        params::ArrayParams,
+    },
     http_client::{HttpClient, HttpClientBuilder},
     rpc_params,
 };
-use std::{sync::Arc, time::Duration};
+use op_alloy_rpc_types::Transaction;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Where transactions go that users send to this node.
 #[derive(Clone, Debug)]
@@ -21,35 +27,121 @@ pub enum Submission {
     Refused,
 }
 
-/// The sequencer, as another node reaches it.
+/// The way to the sequencer, as another node has it: directly, or through nodes that pass on in turn.
 #[derive(Clone, Debug)]
-pub struct Sequencer {
-    client: HttpClient,
-    url: String,
+pub struct Sequencer(Arc<Way>);
+
+#[derive(Debug)]
+struct Way {
+    /// The nodes to ask, in this order, and how they are shown.
+    nodes: Vec<(HttpClient, String)>,
+    /// What is being asked now. Nodes that follow each other in a circle would ask forever.
+    asking: Mutex<BTreeSet<Question>>,
+}
+
+/// A method and what it is about.
+type Question = (&'static str, B256);
+
+/// A question that is being asked until this is dropped.
+struct Asking<'a>(&'a Way, Question);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.asking.lock().remove(&self.1);
+    }
 }
 
 impl Sequencer {
-    /// The sequencer at `url`, HTTP or HTTPS. Nothing is sent yet.
+    /// The sequencer behind any of these URLs, HTTP or HTTPS. Nothing is sent yet.
     ///
     /// # Errors
-    /// When `url` is no such URL.
-    pub fn new(url: &str) -> anyhow::Result<Self> {
-        let client = HttpClientBuilder::default()
-            .request_timeout(Duration::from_secs(10))
-            .build(url)
-            .map_err(|error| anyhow::anyhow!("sequencer URL {url}: {error}"))?;
-        Ok(Self { client, url: url.to_owned() })
+    /// When one of them is no such URL, or there is none.
+    pub fn new(urls: &[String]) -> anyhow::Result<Self> {
+        anyhow::ensure!(!urls.is_empty(), "no URL of the sequencer");
+        let nodes = urls.iter().map(|url| {
+            let shown = stream::shown_url(url).unwrap_or_else(|| "URL".to_owned());
+            let client = HttpClientBuilder::default()
+                .request_timeout(Duration::from_secs(10))
+                .build(url)
+                .map_err(|error| anyhow::anyhow!("sequencer {shown}: {error}"))?;
+            Ok((client, shown))
+        });
+        let nodes = nodes.collect::<anyhow::Result<_>>()?;
+        Ok(Self(Arc::new(Way { nodes, asking: Mutex::default() })))
+    }
+
+    /// Marks a question as being asked; none when it is already.
+    fn ask_once(&self, question: Question) -> Option<Asking<'_>> {
+        self.0.asking.lock().insert(question).then_some(Asking(&self.0, question))
     }
 
     async fn send(&self, encoded: &Bytes) -> Result<B256, RpcError> {
-        match self.client.request("eth_sendRawTransaction", rpc_params![encoded]).await {
-            Ok(hash) => Ok(hash),
-            Err(ClientError::Call(answer)) => Err(RpcError::Sequencer(answer)),
-            Err(error) => {
-                tracing::warn!(url = self.url, %error, "sequencer did not take a transaction");
-                Err(RpcError::Unavailable("the sequencer does not answer, try again".into()))
+        let method = "eth_sendRawTransaction";
+        let Some(_asking) = self.ask_once((method, keccak256(encoded))) else {
+            let text = "this transaction is on its way to the sequencer; look for its receipt";
+            return Err(RpcError::Unavailable(text.into()));
+        };
+        let mut refusal = None;
+        for (client, name) in &self.0.nodes {
+            match client.request(method, rpc_params![encoded]).await {
+                Ok(hash) => return Ok(hash),
+                // Another node may know a way that this one does not.
+                Err(ClientError::Call(answer))
+                    if matches!(answer.code(), code::UNAVAILABLE | code::UNSUPPORTED) =>
+                {
+                    refusal = Some(RpcError::Sequencer(answer));
+                }
+                Err(ClientError::Call(answer)) => return Err(RpcError::Sequencer(answer)),
+                Err(error) => {
+                    tracing::warn!(url = name, %error, "sequencer did not take a transaction");
+                }
             }
         }
+        Err(refusal.unwrap_or_else(|| {
+            RpcError::Unavailable("the sequencer does not answer, try again".into())
+        }))
+    }
+
+    /// The nonce after all of an account's transactions that wait at the sequencer; none when it does not say.
+    pub(super) async fn next_nonce(&self, address: Address) -> Option<u64> {
+        let params = rpc_params![address, "pending"];
+        let nonce: U64 = self.read("eth_getTransactionCount", address.into_word(), params).await?;
+        Some(nonce.to())
+    }
+
+    /// A transaction that waits at the sequencer; none when there is none or it does not say.
+    pub(super) async fn transaction(&self, hash: B256) -> Option<Transaction> {
+        let found: Option<Transaction> =
+            self.read("eth_getTransactionByHash", hash, rpc_params![hash]).await?;
+        let mut found = found.filter(|found| found.inner.inner.tx_hash() == hash)?;
+        // It may be in a block there that is not here yet.
+        found.inner.block_hash = None;
+        found.inner.block_number = None;
+        found.inner.transaction_index = None;
+        Some(found)
+    }
+
+    /// The EIP-2718 bytes of a transaction that waits at the sequencer.
+    pub(super) async fn raw_transaction(&self, hash: B256) -> Option<Bytes> {
+        let found: Option<Bytes> =
+            self.read("eth_getRawTransactionByHash", hash, rpc_params![hash]).await?;
+        found.filter(|bytes| keccak256(bytes) == hash)
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        about: B256,
+        params: ArrayParams,
+    ) -> Option<T> {
+        let _asking = self.ask_once((method, about))?;
+        for (client, name) in &self.0.nodes {
+            match client.request(method, params.clone()).await {
+                Ok(answer) => return Some(answer),
+                Err(error) => tracing::debug!(url = name, method, %error, "no answer"),
+            }
+        }
+        None
     }
 }
 
@@ -68,7 +160,7 @@ impl Submission {
             Self::Forward(sequencer) => sequencer.send(&encoded).await,
             Self::Refused => Err(RpcError::NoSequencer(
                 "this node does not take transactions: send them to the sequencer, or start the \
-                 node with --sequencer-rpc URL"
+                 node with --follow or --sequencer-rpc"
                     .into(),
             )),
         }

@@ -6,6 +6,7 @@ use alloy_primitives::{Address, B256};
 use bitcoin::{BlockHash, OutPoint, ScriptBuf, Txid, hashes::Hash};
 use kedge_genesis::L1Ref;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A Bitcoin block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,26 @@ pub struct SyncStatus {
     pub batches: u64,
     /// The newest batch.
     pub last_batch: Option<BatchStatus>,
+    /// The nodes that this node takes `latest` from.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
+}
+
+/// A node that blocks are taken from before Bitcoin has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Its address, without path, user and password.
+    pub url: String,
+    /// Whether it takes part now.
+    pub connected: bool,
+    /// The number of the last signed block that came from it.
+    pub latest: Option<u64>,
+    /// Why it was given up last, unless a block was taken from it since.
+    pub problem: Option<String>,
+    /// What became of its blocks and of the connection, as [`crate::stream::Verdict::label`] names it, with how
+    /// often.
+    pub verdicts: BTreeMap<String, u64>,
 }
 
 /// A batch on Bitcoin.
@@ -405,6 +426,8 @@ pub enum BondStage {
 pub enum Topic {
     /// Every change of an assertion, as [`AssertionUpdate`].
     Assertions,
+    /// Every new block that the sequencer signed, as [`crate::stream::SignedBlock`].
+    SignedBlocks,
 }
 
 /// What `kedge_subscribe("assertions")` pushes. That a block passed without touching an assertion is no

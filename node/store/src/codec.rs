@@ -89,6 +89,7 @@ macro_rules! bytes_codec {
     )*};
 }
 bytes_codec! {
+    [u8; 64], 64, |it| *it, |it| it;
     B256, 32, |it| it.0, B256::new;
     Address, 20, |it| it.0.0, Address::new;
     U256, 32, |it| it.to_be_bytes(), U256::from_be_bytes;

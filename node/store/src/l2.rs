@@ -432,6 +432,7 @@ impl Change<'_> {
     pub fn unwind_block(&mut self) -> Result<L2Number> {
         let latest = self.latest()?.ok_or_else(|| missing(Table::L2Meta, LATEST))?;
         self.undo(Domain::L2, latest.0)?;
+        self.forget_signature(latest)?;
         Ok(latest)
     }
 

@@ -61,6 +61,8 @@ tables! {
     7 Mempool "mempool" Free,
     /// What the other roles of this node have to remember.
     8 Roles "roles" Free,
+    /// L2 number to the sequencer's signature of that block. Goes with the block, and once it is final.
+    9 Signatures "signatures" Free,
 
     /// L2 number to header.
     16 Headers "headers" L2,

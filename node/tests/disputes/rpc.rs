@@ -29,6 +29,7 @@ async fn server(world: &World) -> Result<(ServerHandle, WsClient)> {
         engine: world.engine.clone(),
         submission: Submission::Refused,
         roles: Roles::default(),
+        follower: None,
     };
     let config = RpcConfig::new(([127, 0, 0, 1], 0).into());
     let server = serve(config, handle, RpcModule::new(())).await?;

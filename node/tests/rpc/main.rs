@@ -295,6 +295,7 @@ async fn a_validator_forwards_transactions_or_says_where_to_send_them() -> anyho
             engine: world.engine.clone(),
             submission,
             roles: Roles::default(),
+            follower: None,
         };
         serve(RpcConfig::new(([127, 0, 0, 1], 0).into()), node, RpcModule::new(()))
     };
@@ -311,7 +312,7 @@ async fn a_validator_forwards_transactions_or_says_where_to_send_them() -> anyho
     assert!(message.contains("--sequencer-rpc"), "{message}");
 
     let url = format!("http://{}", world.server.address());
-    let forwarding = validator(Submission::Forward(Sequencer::new(&url)?)).await?;
+    let forwarding = validator(Submission::Forward(Sequencer::new(&[url])?)).await?;
     let hash: B256 = client(&forwarding)?.request(send, rpc_params![&encoded]).await?;
     assert!(world.mempool.get(&hash).is_some());
     let again = client(&forwarding)?.request(send, rpc_params![&encoded]).await;
@@ -320,6 +321,6 @@ async fn a_validator_forwards_transactions_or_says_where_to_send_them() -> anyho
     world.server.stop().await;
     let gone = client(&forwarding)?.request(send, rpc_params![&encoded]).await;
     assert_eq!(refused(gone).0, -32002);
-    assert!(Sequencer::new("ftp://nowhere").is_err());
+    assert!(Sequencer::new(&["ftp://nowhere".to_owned()]).is_err());
     Ok(())
 }

@@ -137,6 +137,7 @@ impl World {
             engine: engine.clone(),
             submission: Submission::Mempool(mempool.clone()),
             roles: Roles { sequencer: true, proposer: false, challenger: false },
+            follower: None,
         };
         let mut config = RpcConfig { max_batch: 3, ..RpcConfig::new(([127, 0, 0, 1], 0).into()) };
         limits(&mut config);

@@ -23,6 +23,7 @@ async fn server(t: &Traces, config: RpcConfig) -> anyhow::Result<(ServerHandle, 
         engine: t.world.engine.clone(),
         submission: Submission::Mempool(t.world.mempool.clone()),
         roles: Roles::default(),
+        follower: None,
     };
     let server = serve(config, node, RpcModule::new(())).await?;
     let client = HttpClientBuilder::default().build(format!("http://{}", server.address()))?;

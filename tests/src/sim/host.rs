@@ -224,6 +224,7 @@ impl Host {
             sequencer: Sequencer::new(
                 params,
                 policy,
+                sequencer_key(),
                 engine.clone(),
                 mempool.clone(),
                 self.clock.clone(),

@@ -55,6 +55,10 @@ fn keypair(secret: &[u8; 32]) -> Keypair {
     Keypair::from_seckey_slice(&Secp256k1::new(), secret).unwrap()
 }
 
+pub(crate) fn sequencer_key() -> Keypair {
+    keypair(&dev_secrets::SEQUENCER)
+}
+
 pub(crate) fn account() -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap()
 }
@@ -229,7 +233,7 @@ impl World {
         body: &[u8],
         output: Vec<TxOut>,
     ) -> Transaction {
-        let publisher = keypair(&dev_secrets::SEQUENCER);
+        let publisher = sequencer_key();
         let key = publisher.x_only_public_key().0;
         let leaf = leaf_script(&key, kind, header, body).unwrap();
         let input = CommitOutput {
@@ -283,7 +287,7 @@ impl World {
         let body = encode(batch).unwrap();
         let mut parts =
             split(Kind::Batch, id, index, derive.prev_body, &body, self.params).unwrap();
-        sign_batch(&mut parts, &keypair(&dev_secrets::SEQUENCER));
+        sign_batch(&mut parts, &sequencer_key());
         let (header, body) = &parts[0];
         self.reveal(Kind::Batch, header, body, Vec::new())
     }
@@ -310,7 +314,7 @@ impl World {
     fn assertion_of(&mut self, body: &AssertionBody) -> Transaction {
         let id = self.params.chain_id;
         let parts = split(Kind::Assertion, id, 0, B256::ZERO, &body.encode(), self.params).unwrap();
-        let key = keypair(&dev_secrets::SEQUENCER).x_only_public_key().0;
+        let key = sequencer_key().x_only_public_key().0;
         let bond = Bond::of(self.params, key).unwrap().tx_out(self.params.proposer_bond);
         let (header, body) = &parts[0];
         self.reveal(Kind::Assertion, header, body, vec![bond])

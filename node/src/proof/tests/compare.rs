@@ -68,6 +68,7 @@ async fn served(case: &Case) -> (Vec<ExecutedBlock>, ServerHandle, HttpClient) {
         engine,
         submission: Submission::Refused,
         roles: Roles::default(),
+        follower: None,
     };
     let config = RpcConfig::new(([127, 0, 0, 1], 0).into());
     let server = serve(config, handle, RpcModule::new(())).await.unwrap();
