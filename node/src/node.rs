@@ -192,9 +192,9 @@ impl Node {
 
         let mut tasks = JoinSet::new();
         let mut mempool = None;
-        if sequencer.is_some() {
+        if let Some((_, policy)) = &sequencer {
             let pool = Arc::new(Mempool::new(
-                MempoolConfig::new(engine.evm()),
+                MempoolConfig { limits: policy.pool, ..MempoolConfig::new(engine.evm()) },
                 Arc::new(mempool_link::HeadState::new(engine.clone())),
                 Some(Arc::new(mempool_link::StoreJournal::new(store.clone()))),
             ));

@@ -9,7 +9,7 @@ use crate::{
     batcher::late,
     clock::Clock,
     engine::{Engine, EngineError},
-    mempool::Mempool,
+    mempool::{Mempool, PoolLimits},
     stream::SignedBlock,
 };
 use alloy_primitives::{Bytes, keccak256};
@@ -17,7 +17,7 @@ use bitcoin::key::Keypair;
 use kedge_bridge::derive::{L2Cursor, time_bounds};
 use kedge_genesis::Params;
 use kedge_vm::{Payload, SkipReason};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Pause between empty blocks that are made while transactions wait for a lower base fee.
@@ -28,6 +28,8 @@ const BASE_FEE_PAUSE: Duration = Duration::from_millis(1_000);
 pub struct SequencerConfig {
     /// How deep below Bitcoin's tip an L1 block must be to become an origin; 0 is the tip itself.
     pub origin_depth: u32,
+    /// How much the mempool holds.
+    pub pool: PoolLimits,
 }
 
 /// The sequencer over one engine and one mempool.
@@ -179,9 +181,18 @@ impl Sequencer {
     ) -> bool {
         let first = payload.transactions.len().saturating_sub(transactions.len());
         let mut left_out = Vec::new();
+        // After one that is left out, the nonces of its sender's others are too high for this block alone.
+        let mut gapped = HashSet::new();
         for (index, reason) in skipped {
             let Some(place) = index.checked_sub(first) else { continue };
             let Some(bytes) = transactions.get(place) else { continue };
+            left_out.push(place);
+            let hash = keccak256(bytes);
+            if let Some(tx) = self.mempool.get(&hash)
+                && !gapped.insert(tx.sender)
+            {
+                continue;
+            }
             let block_was_fresh = place == 0;
             let later = match reason {
                 SkipReason::GasLimit { .. } | SkipReason::Footprint { .. } => {
@@ -191,11 +202,9 @@ impl Sequencer {
                 SkipReason::Undecodable | SkipReason::Signature | SkipReason::Invalid(_) => false,
             };
             if !later {
-                let hash = keccak256(bytes);
                 tracing::debug!(%hash, %reason, "dropped a transaction from the mempool");
                 self.mempool.discard(&hash);
             }
-            left_out.push(place);
         }
         for place in left_out.iter().rev() {
             transactions.remove(*place);
@@ -270,7 +279,7 @@ mod tests {
         let engine = world.engine.clone();
         let config = MempoolConfig::new(engine.evm());
         let mempool = Mempool::new(config, Arc::new(HeadState::new(engine.clone())), None);
-        let policy = SequencerConfig { origin_depth: 0 };
+        let policy = SequencerConfig { origin_depth: 0, pool: PoolLimits::default() };
         let (mempool, clock) = (Arc::new(mempool), Clock::system());
         let sequencer =
             Sequencer::new(world.params, policy, sequencer_key(), engine, mempool, clock);

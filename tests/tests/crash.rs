@@ -116,6 +116,48 @@ fn deposit_of(kill: u32) -> (String, u64) {
     (fresh_address(&format!("deposit {kill}")), 100_000 + u64::from(kill))
 }
 
+/// What waits in the mempool, by sender and nonce, without what a block would add.
+async fn waiting(client: &Client) -> Result<serde_json::Value> {
+    client.rpc.call("txpool_content", json!([])).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_waits_survives_a_kill_right_after_it_was_acknowledged() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut dev = Dev::start(dir.path(), &["--l1-block-time=0"]).await?;
+    let chain = Chain { client: dev.client(), bitcoin: dev.bitcoin() };
+    let sender = dev.ready.accounts.first().context("no accounts")?.clone();
+    let receiver = fresh_address("waits for a nonce");
+    let sign = async |nonce: &str, price: &str| {
+        let rest = ["--nonce", nonce, "--value", "1", "--gas-limit", "21000", "--gas-price"];
+        chain
+            .sign(
+                &sender,
+                &[&rest[..], &[price, "--priority-gas-price", price, &receiver]].concat(),
+            )
+            .await
+    };
+    // Without the one before them no block takes them.
+    let replaced = sign("1", "1000000000").await?;
+    let last = sign("1", "2000000000").await?;
+    for raw in [&replaced, &last] {
+        chain.client.rpc.call("eth_sendRawTransaction", json!([raw])).await?;
+    }
+    let before = waiting(&chain.client).await?;
+    dev.restart().await?;
+    ensure!(waiting(&dev.client()).await? == before, "the mempool is another one");
+    let queued = before["queued"].as_object().context("queued")?;
+    ensure!(queued.values().all(|nonces| nonces["1"]["maxFeePerGas"] == "0x77359400"), "{before}");
+    // The missing one comes, both are in a block, and no later process finds them waiting.
+    let first = sign("0", "1000000000").await?;
+    chain.client.rpc.call("eth_sendRawTransaction", json!([first])).await?;
+    chain.credited(&receiver, 2).await?;
+    dev.restart().await?;
+    let nothing = json!({ "pending": {}, "queued": {} });
+    ensure!(waiting(&dev.client()).await? == nothing, "what was mined waits again");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_change_nothing_about_the_result() -> Result<()> {
     let mut random = random()?;

@@ -1,5 +1,6 @@
-//! What the JSON-RPC server gives at most: options of `kedge node`.
+//! What the JSON-RPC server gives at most: options of every command that has one.
 
+use super::heavy::HeavyLimits;
 use crate::rpc::RpcConfig;
 use clap::Args;
 use std::time::Duration;
@@ -43,11 +44,14 @@ pub(super) struct RpcLimits {
     /// Most calls that are executed at a time; 0 is two for each core
     #[arg(long, value_name = "CALLS", default_value_t = 0)]
     rpc_concurrent_calls: usize,
+    #[command(flatten)]
+    heavy: HeavyLimits,
 }
 
 impl RpcLimits {
     /// The configuration with these limits.
     pub(super) fn apply(&self, config: RpcConfig) -> RpcConfig {
+        let config = self.heavy.apply(config);
         RpcConfig {
             max_request_bytes: self.rpc_max_request.saturating_mul(MIB),
             max_response_bytes: self.rpc_max_response.saturating_mul(MIB),
@@ -96,6 +100,8 @@ mod tests {
         let config = config(&["--rpc-max-request", "1", "--rpc-max-logs=7", "--rpc-call-gas=9"]);
         assert_eq!(config.max_request_bytes, 1_048_576);
         assert_eq!((config.log_results, config.call_gas), (7, 9));
+        let traces = self::config(&["--rpc-trace-time=3"]).trace_time;
+        assert_eq!(traces, Duration::from_secs(3));
         assert!(Options::try_parse_from(["kedge", "--rpc-max-response", "4096"]).is_err());
     }
 }

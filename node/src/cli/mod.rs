@@ -10,6 +10,7 @@ mod l1;
 mod limits;
 mod proof;
 mod run;
+mod txpool;
 
 use crate::{
     l1::{Auth, L1Error},
@@ -22,6 +23,7 @@ use kedge_genesis::{Network, Sats};
 use kedge_store::StoreOptions;
 use limits::RpcLimits;
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use txpool::TxPoolLimits;
 
 /// An optimistic rollup anchored to Bitcoin.
 #[derive(Debug, Parser)]
@@ -103,6 +105,10 @@ struct DevArgs {
     /// Post a wrong assertion now and then, to watch how it is proven wrong
     #[arg(long)]
     dishonest_proposer: bool,
+    #[command(flatten)]
+    rpc_limits: RpcLimits,
+    #[command(flatten)]
+    txpool_limits: TxPoolLimits,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]
     verify_witness: bool,
@@ -172,8 +178,6 @@ struct NodeArgs {
     /// Port of the JSON-RPC server, HTTP and WebSocket; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8545)]
     rpc_port: u16,
-    #[command(flatten)]
-    heavy_limits: heavy::HeavyLimits,
     /// Take blocks before Bitcoin has them from this node, the sequencer or any other; repeat for several
     #[arg(long, value_name = "WS_URL", conflicts_with = "sequencer")]
     follow: Vec<String>,
@@ -210,6 +214,8 @@ struct NodeArgs {
     challenging: Challenging,
     #[command(flatten)]
     rpc_limits: RpcLimits,
+    #[command(flatten)]
+    txpool_limits: TxPoolLimits,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]
     verify_witness: bool,
@@ -270,6 +276,8 @@ struct ChallengerArgs {
     /// Serve JSON-RPC too, HTTP and WebSocket, on this port; 0 takes a free one
     #[arg(long, value_name = "PORT")]
     rpc_port: Option<u16>,
+    #[command(flatten)]
+    rpc_limits: RpcLimits,
     /// Print events as JSON, one a line; the first is `ready`
     #[arg(long)]
     json: bool,

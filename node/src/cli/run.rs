@@ -101,7 +101,8 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     };
     let options = DevOptions {
         datadir,
-        rpc_port: args.rpc_port,
+        rpc: args.rpc_limits.apply(RpcConfig::new((Ipv4Addr::LOCALHOST, args.rpc_port).into())),
+        txpool: args.txpool_limits.limits(),
         l1_rpc_port: args.l1_rpc_port,
         block_time: (args.l1_block_time > 0).then(|| Duration::from_secs(args.l1_block_time)),
         dishonest_proposer: args.dishonest_proposer,
@@ -210,7 +211,8 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         let secret = keys::load(file, args.network, Role::Sequencer, "--sequencer-key-file")?;
         let key = keys::keypair(&secret);
         check_sequencer_key(params, &key)?;
-        Some((key, SequencerConfig { origin_depth: origin_depth(args.network) }))
+        let origin_depth = origin_depth(args.network);
+        Some((key, SequencerConfig { origin_depth, pool: args.txpool_limits.limits() }))
     } else {
         None
     };
@@ -258,7 +260,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         follow: args.follow,
     };
     let listen = SocketAddr::new(args.rpc_host, args.rpc_port);
-    let rpc = args.heavy_limits.apply(args.rpc_limits.apply(RpcConfig::new(listen)));
+    let rpc = args.rpc_limits.apply(RpcConfig::new(listen));
     let (mut node, server) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         started = async {
@@ -423,7 +425,8 @@ pub(super) async fn challenger(args: ChallengerArgs) -> anyhow::Result<()> {
     let server = match args.rpc_port {
         Some(port) => {
             let listen = SocketAddr::new(args.rpc_host, port);
-            let server = node.serve(RpcConfig::new(listen), RpcModule::new(())).await?;
+            let rpc = args.rpc_limits.apply(RpcConfig::new(listen));
+            let server = node.serve(rpc, RpcModule::new(())).await?;
             let rpc = url(server.address());
             lines.push(format!("JSON-RPC at {rpc}"));
             ready["rpc"] = json!(rpc);

@@ -15,6 +15,7 @@ use crate::{
     engine::{Engine, EngineOptions},
     keys::{self, Role},
     l1::{Embedded, Records, facade, rust_network},
+    mempool::PoolLimits,
     node::{ChallengerConfig, Node, NodeConfig, OperatorKeys},
     proposer::DEFAULT_INTERVAL,
     pruner::Prune,
@@ -57,8 +58,10 @@ const QUIET_PATIENCE: Duration = Duration::from_secs(5);
 pub struct DevOptions {
     /// Where both chains are kept.
     pub datadir: PathBuf,
-    /// Port of JSON-RPC, 0 for a free one.
-    pub rpc_port: u16,
+    /// The JSON-RPC server; port 0 for a free one.
+    pub rpc: RpcConfig,
+    /// How much the mempool holds.
+    pub txpool: PoolLimits,
     /// Port of the Bitcoin RPC, 0 for a free one.
     pub l1_rpc_port: u16,
     /// Time between Bitcoin blocks; none mines on demand only.
@@ -100,7 +103,7 @@ impl Dev {
         let network = rust_network(params.bitcoin);
         // The ports first: a clash is told before anything is written.
         let l1_listener = listen(options.l1_rpc_port, "--l1-rpc-port").await?;
-        let rpc_listener = listen(options.rpc_port, "--rpc-port").await?;
+        let rpc_listener = listen(options.rpc.listen.port(), "--rpc-port").await?;
         let l1_rpc = l1_listener.local_addr()?;
 
         let operator = OperatorKeys::from_secret(params, &secret(Role::Operator)?);
@@ -136,7 +139,10 @@ impl Dev {
                 engine: options.engine,
                 store: StoreOptions::default(),
                 prune: Prune::Archive,
-                sequencer: Some((sequencer, SequencerConfig { origin_depth: 0 })),
+                sequencer: Some((
+                    sequencer,
+                    SequencerConfig { origin_depth: 0, pool: options.txpool },
+                )),
                 proposer: Some(DEFAULT_INTERVAL),
                 challenger: Some(challenger),
                 operator: Some(operator),
@@ -205,7 +211,7 @@ impl Dev {
         extra.merge(api::Shared(methods).into_rpc())?;
         let address = rpc_listener.local_addr()?;
         drop(rpc_listener);
-        let server = node.serve(RpcConfig::new(address), extra).await?;
+        let server = node.serve(RpcConfig { listen: address, ..options.rpc }, extra).await?;
         Ok(Self {
             rpc: server.address(),
             l1_rpc,

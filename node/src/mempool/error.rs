@@ -48,7 +48,7 @@ pub enum PoolError {
         limit: usize,
     },
     /// An EIP-7702 transaction without authorizations.
-    #[error("EIP-7702 transaction with empty auth list")]
+    #[error("set code tx must have at least one authorization tuple")]
     EmptyAuthorizations,
     /// The nonce cannot be incremented (EIP-2681).
     #[error("nonce has max value")]
@@ -139,12 +139,30 @@ pub enum PoolError {
     /// Another transaction with this nonce waits and this one does not pay enough more.
     #[error("replacement transaction underpriced")]
     ReplacementUnderpriced,
-    /// The pool is full of transactions that pay more.
+    /// The pool is full and all of it is worth at least as much.
+    #[error("transaction underpriced: the mempool is full")]
+    UnderpricedForFull,
+    /// The pool is full of transactions that a block can take, and none can take this one yet.
+    #[error("future transaction tries to replace pending")]
+    FutureReplacesPending,
+    /// The pool is full, and what could give way does not make enough room.
     #[error("txpool is full")]
     Full,
-    /// The sender has as many transactions waiting as one sender may.
-    #[error("account limit exceeded")]
-    SenderLimit,
+    /// The sender has as many transactions waiting as one sender may, or as many that wait for a nonce.
+    #[error("account limit exceeded: pooled {pooled} txs")]
+    SenderLimit {
+        /// How many the sender has.
+        pooled: usize,
+    },
+    /// The sender is delegated or about to be (EIP-7702), and has a transaction that can be executed.
+    #[error("in-flight transaction limit reached for delegated accounts")]
+    InFlightLimit,
+    /// The sender is delegated or about to be (EIP-7702), and this is not its next nonce.
+    #[error("gapped-nonce tx from delegated accounts")]
+    GappedFromDelegated,
+    /// Who signed an authorisation (EIP-7702) has more than one transaction waiting.
+    #[error("authority already reserved")]
+    AuthorityReserved,
     /// The sequencer does not admit transactions now.
     #[error("transactions are not admitted now: {reason}")]
     Closed {
@@ -154,4 +172,19 @@ pub enum PoolError {
     /// This machine failed.
     #[error("internal error")]
     State(#[source] anyhow::Error),
+}
+
+impl PoolError {
+    /// Whether the bytes are no transaction of this chain, whatever its state.
+    pub(super) const fn is_about_the_bytes(&self) -> bool {
+        matches!(
+            self,
+            Self::Undecodable(_)
+                | Self::NonCanonical
+                | Self::UnsupportedType { .. }
+                | Self::WrongChain { .. }
+                | Self::Unprotected
+                | Self::InvalidSender
+        )
+    }
 }

@@ -10,6 +10,7 @@
 //! The signature is checked once, at entry.
 
 mod best;
+mod config;
 mod error;
 mod pool;
 mod sender;
@@ -18,59 +19,17 @@ mod tests;
 mod validate;
 
 pub use best::BestTransactions;
+pub use config::{MempoolConfig, PoolLimits};
 pub use error::PoolError;
 pub use validate::PooledTransaction;
 
+use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes, U256};
-use kedge_vm::EvmConfig;
 use op_revm::{L1BlockInfo, OpSpecId};
-use parking_lot::Mutex;
-use pool::Pool;
-use std::sync::Arc;
+use parking_lot::{Mutex, MutexGuard};
+use pool::{Arrival, Pool};
+use std::{sync::Arc, time::Instant};
 use tokio::sync::{broadcast, watch};
-
-/// Limits and constants of the pool.
-#[derive(Clone, Debug)]
-pub struct MempoolConfig {
-    /// EIP-155 chain id that signatures must name.
-    pub chain_id: u64,
-    /// The rules that transactions will be executed by.
-    pub spec: OpSpecId,
-    /// Most gas that a transaction can declare and still fit an otherwise empty block.
-    pub max_gas: u64,
-    /// Largest data footprint of a block, in gas (Jovian).
-    pub max_footprint: u64,
-    /// Lowest base fee that there can be, wei per gas: less never gets in.
-    pub min_base_fee: u64,
-    /// Most transactions in the pool.
-    pub max_transactions: usize,
-    /// Most bytes of all encoded transactions in the pool.
-    pub max_bytes: usize,
-    /// Most transactions of one sender.
-    pub max_per_sender: usize,
-    /// Largest encoded transaction, bytes.
-    pub max_transaction_bytes: usize,
-    /// By how many percent a replacement must raise both fees.
-    pub replacement_percent: u128,
-}
-
-impl MempoolConfig {
-    /// The defaults for a network.
-    pub fn new(evm: &EvmConfig) -> Self {
-        Self {
-            chain_id: evm.chain_id,
-            spec: evm.spec,
-            max_gas: evm.max_transaction_gas(),
-            max_footprint: evm.gas_limit,
-            min_base_fee: evm.fees.min_base_fee,
-            max_transactions: 16_384,
-            max_bytes: 128 * 1024 * 1024,
-            max_per_sender: 1_024,
-            max_transaction_bytes: 128 * 1024,
-            replacement_percent: 10,
-        }
-    }
-}
 
 /// An account as far as sending transactions is concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +41,8 @@ pub struct SenderState {
     /// Whether it is a contract, which cannot send transactions (EIP-3607). An EIP-7702 delegation
     /// is no contract.
     pub is_contract: bool,
+    /// Whether it is delegated to a contract (EIP-7702).
+    pub is_delegated: bool,
 }
 
 /// What a transaction in the next block is charged, besides its own gas and value.
@@ -119,7 +80,7 @@ pub trait StateView: Send + Sync {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn fees(&self) -> anyhow::Result<HeadFees>;
+    fn fees(&self) -> anyhow::Result<Arc<HeadFees>>;
 }
 
 /// Where admitted transactions survive the death of the process.
@@ -136,11 +97,20 @@ pub trait Journal: Send + Sync {
     /// When it cannot be written.
     fn delete(&self, hashes: &[B256]) -> anyhow::Result<()>;
 
-    /// Everything that is kept.
+    /// Everything that is kept. Forgets rows that were never [put](Self::put).
     ///
     /// # Errors
-    /// When it cannot be read.
-    fn load(&self) -> anyhow::Result<Vec<Bytes>>;
+    /// When it cannot be read or written.
+    fn load(&self) -> anyhow::Result<Journaled>;
+}
+
+/// What a journal holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Journaled {
+    /// Encoded transactions.
+    pub transactions: Vec<Bytes>,
+    /// Rows that hold something else than their key says.
+    pub damaged: usize,
 }
 
 /// How many transactions are in each sub-pool.
@@ -163,6 +133,23 @@ pub struct Mempool {
     closed: Mutex<Option<String>>,
     wake: watch::Sender<u64>,
     pending: broadcast::Sender<Arc<PooledTransaction>>,
+}
+
+/// What a new head did to the pool.
+#[derive(Debug, Default)]
+struct Changes {
+    removed: Vec<B256>,
+    promoted: Vec<Arc<PooledTransaction>>,
+}
+
+/// What became of transactions that had been admitted before.
+#[derive(Debug, Default)]
+struct Again {
+    admitted: usize,
+    /// How many were no transactions of this chain.
+    strange: usize,
+    /// What this machine failed at last.
+    failure: Option<anyhow::Error>,
 }
 
 impl std::fmt::Debug for Mempool {
@@ -199,102 +186,178 @@ impl Mempool {
         if let Some(reason) = self.closed.lock().clone() {
             return Err(PoolError::Closed { reason });
         }
-        self.admit(encoded)
+        self.admit(encoded, Arrival::New)
     }
 
-    fn admit(&self, encoded: Bytes) -> Result<B256, PoolError> {
+    fn admit(&self, encoded: Bytes, arrival: Arrival) -> Result<B256, PoolError> {
+        if self.pool.lock().contains(&alloy_primitives::keccak256(&encoded)) {
+            return Err(PoolError::AlreadyKnown);
+        }
+        // All that takes long comes before the lock.
         let mut tx = validate::stateless(&self.config, encoded)?;
         let hash = tx.hash;
+        let fees = self.state.fees().map_err(PoolError::State)?;
+        validate::charge(&self.config, &mut tx, &fees)?;
+        if tx.tx.authorization_list().is_some() {
+            // Each of what may be hundreds takes as long as the sender's, so only who can pay has them checked.
+            let account = self.state.account(tx.sender).map_err(PoolError::State)?;
+            validate::at_head(&tx, &account)?;
+            tx.authorities = validate::authorities(&self.config, &tx.tx);
+        }
+
         let mut pool = self.pool.lock();
-        if pool.get(&hash).is_some() {
+        // It may have come twice at once.
+        if pool.contains(&hash) {
             return Err(PoolError::AlreadyKnown);
         }
         // Under the lock: a block that comes in between calls `on_block` after this.
-        let fees = self.state.fees().map_err(PoolError::State)?;
         let account = self.state.account(tx.sender).map_err(PoolError::State)?;
-        validate::at_head(&self.config, &mut tx, &account, &fees)?;
-        let plan = pool.check(&tx, account)?;
+        validate::at_head(&tx, &account)?;
+        pool.set_base_fee(fees.base_fee);
+        let plan = pool.check(&tx, account, arrival)?;
         if let Some(journal) = &self.journal {
             journal.put(hash, &tx.encoded).map_err(PoolError::State)?;
         }
-        let (tx, removed) = pool.insert(tx, account, plan);
-        self.forget(&removed);
-        let executable = pool.is_executable(&tx);
+        let inserted = pool.insert(tx, account, plan);
+        self.forget(&inserted.removed);
         drop(pool);
-        if executable {
-            self.wake.send_modify(|version| *version = version.wrapping_add(1));
-        }
-        // Nobody listening is no error.
-        let _ = self.pending.send(tx);
+        self.announce(inserted.promoted);
         Ok(hash)
+    }
+
+    /// Lets everybody know of what can be executed from now on.
+    fn announce(&self, promoted: Vec<Arc<PooledTransaction>>) {
+        if promoted.is_empty() {
+            return;
+        }
+        self.wake.send_modify(|version| *version = version.wrapping_add(1));
+        for tx in promoted {
+            // Nobody listening is no error.
+            let _ = self.pending.send(tx);
+        }
     }
 
     /// Admits what the journal holds and forgets what no longer is valid. Returns how many
     /// transactions came back.
     ///
     /// # Errors
-    /// When the journal cannot be read.
+    /// When the journal or the state cannot be read. The journal then keeps what it holds.
     pub fn restore(&self) -> anyhow::Result<usize> {
         let Some(journal) = &self.journal else { return Ok(0) };
-        Ok(self.reinsert(journal.load()?))
+        let Journaled { transactions, damaged } = journal.load()?;
+        let kept = transactions.len();
+        let again = self.admit_again(transactions);
+        let strange = again.strange + damaged;
+        if strange > 0 {
+            tracing::warn!(
+                rows = strange,
+                "the mempool's journal held rows that are no transactions of this chain; they are removed"
+            );
+        }
+        if let Some(error) = again.failure {
+            return Err(error.context("the mempool cannot be restored"));
+        }
+        if kept > 0 {
+            let stale = kept - again.admitted - again.strange;
+            tracing::info!(restored = again.admitted, stale, "restored the mempool");
+        }
+        Ok(again.admitted)
     }
 
     /// Admits transactions again that an unwound block had held, whatever the admission policy is.
     /// Returns how many were still valid.
     pub fn reinsert(&self, transactions: impl IntoIterator<Item = Bytes>) -> usize {
-        let mut waiting: Vec<Bytes> = transactions.into_iter().collect();
-        let mut admitted = 0;
+        let again = self.admit_again(transactions.into_iter().collect());
+        if let Some(error) = again.failure {
+            // What the journal holds comes back with the next process.
+            tracing::warn!("transactions did not return to the mempool: {error:#}");
+        }
+        again.admitted
+    }
+
+    fn admit_again(&self, mut waiting: Vec<Bytes>) -> Again {
+        let mut again = Again::default();
         // Nonce order is not the order they come in, and a cumulative balance check can depend on it.
-        waiting.sort_by_key(validate::nonce_hint);
+        waiting.sort_by_cached_key(validate::nonce_hint);
         for encoded in waiting {
             let hash = alloy_primitives::keccak256(&encoded);
-            match self.admit(encoded) {
-                Ok(_) => admitted += 1,
+            match self.admit(encoded, Arrival::Again) {
+                Ok(_) => again.admitted += 1,
                 Err(PoolError::AlreadyKnown) => {}
+                // It says nothing about the transaction.
+                Err(PoolError::State(error)) => again.failure = Some(error),
                 Err(error) => {
                     tracing::debug!(%hash, %error, "transaction did not return to the mempool");
+                    again.strange += usize::from(error.is_about_the_bytes());
                     self.forget(&[hash]);
                 }
             }
         }
-        admitted
+        again
     }
 
     /// Takes note of a new head. `changed` are the accounts whose nonce, balance or code it changed;
     /// others are not read.
     pub fn on_block(&self, changed: impl IntoIterator<Item = Address>) {
         let mut pool = self.pool.lock();
-        let mut removed = Vec::new();
+        let mut changes = Changes::default();
         for address in changed {
             if pool.has_sender(&address) {
-                self.refresh(&mut pool, address, &mut removed);
+                self.refresh(&mut pool, address, &mut changes);
             }
         }
-        drop(pool);
-        self.forget(&removed);
+        self.finish(pool, changes);
     }
 
     /// Takes note of a head that is no child of the last: reads every sender again and admits the
     /// transactions of the unwound blocks.
     pub fn on_reorg(&self, unwound: impl IntoIterator<Item = Bytes>) -> usize {
         let mut pool = self.pool.lock();
-        let mut removed = Vec::new();
+        let mut changes = Changes::default();
         for address in pool.senders() {
-            self.refresh(&mut pool, address, &mut removed);
+            self.refresh(&mut pool, address, &mut changes);
         }
-        drop(pool);
-        self.forget(&removed);
+        self.finish(pool, changes);
         let returned = self.reinsert(unwound);
         self.wake.send_modify(|version| *version = version.wrapping_add(1));
         returned
     }
 
-    fn refresh(&self, pool: &mut Pool, address: Address, removed: &mut Vec<B256>) {
+    fn refresh(&self, pool: &mut Pool, address: Address, changes: &mut Changes) {
         match self.state.account(address) {
-            Ok(account) => pool.update_sender(address, account, removed),
+            Ok(account) => {
+                let promoted = pool.update_sender(address, account, &mut changes.removed);
+                changes.promoted.extend(promoted);
+            }
             // The entry stays as it is; the next block that touches the sender repairs it.
             Err(error) => tracing::warn!(%address, %error, "mempool could not read an account"),
         }
+    }
+
+    /// Ranks by the new head's base fee and lets everybody know what changed.
+    fn finish(&self, mut pool: MutexGuard<'_, Pool>, changes: Changes) {
+        match self.state.fees() {
+            Ok(fees) => pool.set_base_fee(fees.base_fee),
+            // The next one sets it.
+            Err(error) => tracing::warn!(%error, "mempool could not read the base fee"),
+        }
+        drop(pool);
+        self.forget(&changes.removed);
+        self.announce(changes.promoted);
+    }
+
+    /// Drops what has waited too long for a nonce or for funds, as of `now`. Returns how many.
+    pub fn expire(&self, now: Instant) -> usize {
+        let removed = self.pool.lock().expire(now);
+        self.forget(&removed);
+        removed.len()
+    }
+
+    /// Drops everything. Returns how many transactions there were.
+    pub fn clear(&self) -> usize {
+        let removed = self.pool.lock().clear();
+        self.forget(&removed);
+        removed.len()
     }
 
     /// Drops a transaction that execution skipped. Later ones of its sender become queued.
@@ -324,6 +387,11 @@ impl Mempool {
     /// Whether there are transactions whose turn it is and which only the base fee holds back.
     pub fn waits_for_base_fee(&self, base_fee: u64) -> bool {
         self.pool.lock().status(base_fee).base_fee > 0
+    }
+
+    /// Bytes of all encoded transactions.
+    pub fn bytes(&self) -> usize {
+        self.pool.lock().bytes()
     }
 
     /// How many transactions are in each sub-pool at that base fee.
@@ -362,7 +430,7 @@ impl Mempool {
         self.wake.subscribe()
     }
 
-    /// Every transaction that is admitted from now on.
+    /// Every transaction that can be executed from now on and could not before.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<PooledTransaction>> {
         self.pending.subscribe()
     }

@@ -1,7 +1,9 @@
 //! The rules of admission that need no other transaction.
 
 use super::{HeadFees, MempoolConfig, PoolError, SenderState};
-use alloy_consensus::{Transaction, transaction::SignerRecoverable};
+use alloy_consensus::{
+    Transaction, crypto::secp256k1::recover_signer, transaction::SignerRecoverable,
+};
 use alloy_eips::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use op_alloy_consensus::OpPooledTransaction;
@@ -23,6 +25,8 @@ pub struct PooledTransaction {
     pub encoded: Bytes,
     /// Wei for its Bitcoin space when it came.
     pub data_fee: U256,
+    /// Who signed its EIP-7702 authorisations for this chain, each once.
+    pub(super) authorities: Vec<Address>,
     /// Position in the order of arrival.
     pub(super) arrival: u64,
 }
@@ -62,10 +66,10 @@ pub(super) fn stateless(
     config: &MempoolConfig,
     encoded: Bytes,
 ) -> Result<PooledTransaction, PoolError> {
-    if encoded.len() > config.max_transaction_bytes {
+    if encoded.len() > config.limits.max_transaction_bytes {
         return Err(PoolError::Oversized {
             found: encoded.len(),
-            limit: config.max_transaction_bytes,
+            limit: config.limits.max_transaction_bytes,
         });
     }
     // Below 0xc0 the first byte is an EIP-2718 type; above it, a legacy transaction's list.
@@ -94,6 +98,7 @@ pub(super) fn stateless(
         tx,
         encoded,
         data_fee: U256::ZERO,
+        authorities: Vec::new(),
         arrival: 0,
     })
 }
@@ -140,24 +145,46 @@ fn check_gas_and_fees(config: &MempoolConfig, tx: &OpPooledTransaction) -> Resul
     Ok(())
 }
 
-/// Checks a transaction against its sender's account and fills in its fee for Bitcoin space.
-pub(super) fn at_head(
+/// Who signed the EIP-7702 authorisations that can have an effect on this chain, each once.
+pub(super) fn authorities(config: &MempoolConfig, tx: &OpPooledTransaction) -> Vec<Address> {
+    let chain = U256::from(config.chain_id);
+    let mut authorities: Vec<Address> = tx
+        .authorization_list()
+        .into_iter()
+        .flatten()
+        .filter(|signed| signed.chain_id.is_zero() || signed.chain_id == chain)
+        .filter_map(|signed| {
+            let signature = signed.signature().ok()?;
+            recover_signer(&signature, signed.signature_hash()).ok()
+        })
+        .collect();
+    authorities.sort_unstable();
+    authorities.dedup();
+    authorities
+}
+
+/// Fills in a transaction's fee for Bitcoin space, and checks that a block has room for it.
+pub(super) fn charge(
     config: &MempoolConfig,
     tx: &mut PooledTransaction,
-    account: &SenderState,
     fees: &HeadFees,
 ) -> Result<(), PoolError> {
+    let footprint = fees.footprint(&tx.encoded);
+    if footprint > config.max_footprint {
+        return Err(PoolError::FootprintTooLarge { found: footprint, limit: config.max_footprint });
+    }
+    tx.data_fee = fees.data_fee(&tx.encoded, tx.tx.gas_limit(), config.spec);
+    Ok(())
+}
+
+/// Checks a transaction against its sender's account.
+pub(super) fn at_head(tx: &PooledTransaction, account: &SenderState) -> Result<(), PoolError> {
     if account.is_contract {
         return Err(PoolError::SenderIsContract(tx.sender));
     }
     if tx.nonce() < account.nonce {
         return Err(PoolError::NonceTooLow { next: account.nonce, found: tx.nonce() });
     }
-    let footprint = fees.footprint(&tx.encoded);
-    if footprint > config.max_footprint {
-        return Err(PoolError::FootprintTooLarge { found: footprint, limit: config.max_footprint });
-    }
-    tx.data_fee = fees.data_fee(&tx.encoded, tx.tx.gas_limit(), config.spec);
     let cost = tx.cost();
     if cost > account.balance {
         return Err(PoolError::InsufficientFunds { balance: account.balance, cost });

@@ -208,7 +208,7 @@ fn pool_code(error: &PoolError) -> i32 {
         PoolError::IntrinsicGasTooLow { .. } | PoolError::FloorGasTooLow { .. } => {
             code::INTRINSIC_GAS
         }
-        PoolError::Underpriced { .. } => code::UNDERPRICED,
+        PoolError::Underpriced { .. } | PoolError::UnderpricedForFull => code::UNDERPRICED,
         PoolError::GasLimitTooHigh { .. } => code::GAS_LIMIT,
         PoolError::TipAboveCap { .. } => code::TIP_ABOVE_CAP,
         PoolError::InsufficientFunds { .. } | PoolError::InsufficientFundsForAll { .. } => {
@@ -224,8 +224,12 @@ fn pool_code(error: &PoolError) -> i32 {
         | PoolError::FootprintTooLarge { .. }
         | PoolError::SenderIsContract(_)
         | PoolError::ReplacementUnderpriced
+        | PoolError::FutureReplacesPending
         | PoolError::Full
-        | PoolError::SenderLimit => code::REJECTED,
+        | PoolError::SenderLimit { .. }
+        | PoolError::InFlightLimit
+        | PoolError::GappedFromDelegated
+        | PoolError::AuthorityReserved => code::REJECTED,
         PoolError::Closed { .. } => code::UNAVAILABLE,
         PoolError::State(_) => code::INTERNAL,
     }
@@ -305,6 +309,9 @@ mod tests {
             (PoolError::WrongChain { expected: 1, found: 2 }, 1001),
             (PoolError::UnsupportedType { found: 3 }, -32003),
             (PoolError::ReplacementUnderpriced, -32003),
+            (PoolError::UnderpricedForFull, 802),
+            (PoolError::Full, -32003),
+            (PoolError::AuthorityReserved, -32003),
             (PoolError::Closed { reason: "busy".into() }, -32002),
             (PoolError::NonCanonical, -32000),
         ];

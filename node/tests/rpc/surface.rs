@@ -141,25 +141,47 @@ const ONE: U256 = U256::ONE;
 async fn the_pool_s_content_is_in_go_ethereum_s_format() -> anyhow::Result<()> {
     let world = World::new().await?;
     let me = signer().address();
-    let transfer = |nonce| world.signed(nonce, 21_000, Address::repeat_byte(9), ONE, Bytes::new());
+    let to = Address::repeat_byte(0xab);
+    let transfer = |nonce| world.signed(nonce, 21_000, to, ONE, Bytes::new());
     let (now, later) = (world.send(&transfer(0)).await?, world.send(&transfer(2)).await?);
     let status = world.ask("txpool_status", rpc_params![]).await?;
     assert_eq!(status, json!({ "pending": "0x1", "queued": "0x1" }));
-    let content = world.ask("txpool_content", rpc_params![]).await?;
     let sender = me.to_checksum(None);
-    assert_eq!(content["pending"][&sender]["0"]["hash"], json!(now));
-    assert_eq!(content["queued"][&sender]["2"]["hash"], json!(later));
-    assert_eq!(content["pending"][&sender]["0"]["blockHash"], Value::Null);
+    let waiting = async |hash: B256| world.ask("eth_getTransactionByHash", rpc_params![hash]).await;
+    let content = world.ask("txpool_content", rpc_params![]).await?;
+    let expected = json!({
+        "pending": { &sender: { "0": waiting(now).await? } },
+        "queued": { &sender: { "2": waiting(later).await? } },
+    });
+    assert_eq!(content, expected);
+    let shown = content["pending"][&sender]["0"].as_object().context("a transaction")?;
+    for (name, value) in [
+        ("blockHash", Value::Null),
+        ("blockNumber", Value::Null),
+        ("transactionIndex", Value::Null),
+        ("from", json!(me)),
+        ("to", json!(to)),
+        ("gas", json!("0x5208")),
+        ("gasPrice", json!("0x989680")),
+        ("maxFeePerGas", json!("0x989680")),
+        ("nonce", json!("0x0")),
+        ("type", json!("0x2")),
+        ("value", json!("0x1")),
+        ("input", json!("0x")),
+        ("hash", json!(now)),
+    ] {
+        assert_eq!(shown.get(name), Some(&value), "{name}");
+    }
     let from = world.ask("txpool_contentFrom", rpc_params![me]).await?;
-    assert_eq!(from["queued"]["2"]["hash"], json!(later));
+    let of = |part: &str| content[part][&sender].clone();
+    assert_eq!(from, json!({ "pending": of("pending"), "queued": of("queued") }));
     let nobody = world.ask("txpool_contentFrom", rpc_params![Address::ZERO]).await?;
     assert_eq!(nobody, json!({ "pending": {}, "queued": {} }));
     let inspected = world.ask("txpool_inspect", rpc_params![]).await?;
-    let line = inspected["pending"][&sender]["0"].as_str().context("a line")?;
-    assert_eq!(
-        line,
-        "0x0909090909090909090909090909090909090909: 1 wei + 21000 gas × 10000000 wei"
-    );
+    let line = format!("{}: 1 wei + 21000 gas × 10000000 wei", to.to_checksum(None));
+    let expected =
+        json!({ "pending": { &sender: { "0": line } }, "queued": { &sender: { "2": line } } });
+    assert_eq!(inspected, expected);
     let by_nonce = |nonce: &str| {
         world.ask("eth_getTransactionBySenderAndNonce", rpc_params![me, nonce.to_owned()])
     };

@@ -26,34 +26,16 @@ use jsonrpsee::{
 };
 use kedge::{
     engine::{Engine, EngineOptions, open_store},
-    mempool::{HeadFees, Mempool, MempoolConfig, SenderState, StateView},
+    mempool::{Mempool, MempoolConfig},
+    mempool_link::HeadState,
     rpc::{NodeHandle, RpcConfig, ServerHandle, Submission, serve, types::Roles},
 };
 use kedge_bridge::{deposit::deposit_outputs, vault::vault_script};
 use kedge_genesis::{L1Height, Network, Params, Sats};
-use kedge_store::L2Rows;
 use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) const ONE_BTC: Sats = Sats(100_000_000);
-
-/// The state at the head, as the node's own link to the mempool reads it.
-struct Head(Arc<Engine>);
-
-impl StateView for Head {
-    fn account(&self, address: Address) -> anyhow::Result<SenderState> {
-        let account = self.0.store().reader().account(address)?.unwrap_or_default();
-        Ok(SenderState { nonce: account.nonce, balance: account.balance, is_contract: false })
-    }
-
-    fn fees(&self) -> anyhow::Result<HeadFees> {
-        let reader = self.0.store().reader();
-        let latest = reader.latest()?.context("genesis is written")?;
-        let mut state = reader.state_at(latest)?;
-        let l1 = self.0.evm().l1_block_info(latest.0, &mut state)?;
-        Ok(HeadFees { base_fee: self.0.position()?.next_base_fee, l1 })
-    }
-}
 
 pub(crate) struct World {
     pub(crate) engine: Arc<Engine>,
@@ -116,7 +98,7 @@ impl World {
         )?);
         let mempool = Arc::new(Mempool::new(
             MempoolConfig::new(engine.evm()),
-            Arc::new(Head(engine.clone())),
+            Arc::new(HeadState::new(engine.clone())),
             None,
         ));
         let vault = vault_script(params).context("regtest has a vault")?;

@@ -12,7 +12,7 @@ use kedge::clock::Clock;
 use kedge::engine::{Engine, EngineOptions, open_store};
 use kedge::follow::follow_to_tip;
 use kedge::l1::{Bitcoin, Records};
-use kedge::mempool::{Mempool, MempoolConfig};
+use kedge::mempool::{Mempool, MempoolConfig, PoolLimits};
 use kedge::mempool_link::{HeadState, Link as MempoolLink, StoreJournal};
 use kedge::proposer::Proposer;
 use kedge::publisher::{FeePolicy, Publisher};
@@ -218,7 +218,7 @@ impl Host {
             Some(Arc::new(StoreJournal::new(store.clone()))),
         ));
         mempool.restore()?;
-        let policy = SequencerConfig { origin_depth: 0 };
+        let policy = SequencerConfig { origin_depth: 0, pool: PoolLimits::default() };
         live.sequencing = Some(Sequencing {
             link: Mutex::new(MempoolLink::new(&engine, mempool.clone())),
             sequencer: Sequencer::new(
