@@ -21,6 +21,7 @@ use kedge_genesis::{BATCH_EPOCH_READS, L1Height, L2Number, Params};
 use kedge_store::{L1Rows, L2Rows, Reader};
 use kedge_vm::PayloadTx;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Between looks at what was broadcast, when no block comes.
@@ -37,6 +38,8 @@ pub struct Batcher {
     publisher: Arc<Publisher>,
     sequencer: Keypair,
     origin_depth: u32,
+    /// Whether further batches are begun.
+    active: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Batcher {
@@ -47,7 +50,7 @@ impl std::fmt::Debug for Batcher {
 
 impl Batcher {
     /// A batcher that signs with the sequencer's key; `origin_depth` is the sequencer's.
-    pub const fn new(
+    pub fn new(
         params: &'static Params,
         engine: Arc<Engine>,
         mempool: Arc<Mempool>,
@@ -55,12 +58,24 @@ impl Batcher {
         sequencer: Keypair,
         origin_depth: u32,
     ) -> Self {
-        Self { params, engine, mempool, publisher, sequencer, origin_depth }
+        let active = watch::Sender::new(true);
+        Self { params, engine, mempool, publisher, sequencer, origin_depth, active }
+    }
+
+    /// Whether it begins further batches. What was begun is seen through in any case.
+    pub fn is_active(&self) -> bool {
+        *self.active.borrow()
+    }
+
+    /// Has it begin further batches, or none.
+    pub fn set_active(&self, active: bool) {
+        self.active.send_replace(active);
     }
 
     /// Posts until `stop`. What goes wrong is logged and tried again.
     pub async fn run(&self, stop: CancellationToken) {
         let mut heads = self.engine.watch_heads();
+        let mut active = self.active.subscribe();
         let mut ticked = None;
         loop {
             let tip = heads.borrow_and_update().l1_tip;
@@ -76,6 +91,7 @@ impl Batcher {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = heads.changed() => if changed.is_err() { return },
+                changed = active.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(PATIENCE) => ticked = None,
             }
         }
@@ -120,7 +136,7 @@ impl Batcher {
     /// Posts the blocks above the safe head, unless a batch is under way.
     async fn post(&self) -> anyhow::Result<()> {
         self.guard_admission()?;
-        if self.catching_up() || self.in_flight().await {
+        if !self.is_active() || self.catching_up() || self.in_flight().await {
             return Ok(());
         }
         let engine = self.engine.clone();

@@ -14,6 +14,7 @@
 //! | [`bumps`] | when to replace a spend that waits for a block |
 //! | [`proof`] | fraud proofs as files, judged on Bitcoin blocks alone |
 //! | [`rpc`] | JSON-RPC |
+//! | [`admin`] | `admin_*`, for the operator alone |
 //! | [`pruner`] | drops old states |
 //! | [`snapshot`], [`block_file`] | copies of a store, and blocks as files |
 //! | [`metrics`] | metrics over HTTP |
@@ -21,6 +22,7 @@
 //! | [`cli`] | the command line |
 
 pub mod accounts;
+pub mod admin;
 pub mod batcher;
 pub mod block_file;
 pub mod bumps;

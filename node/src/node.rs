@@ -1,6 +1,7 @@
 //! A node: store, engine, follower, JSON-RPC, and the roles that it takes part in.
 
 use crate::{
+    admin::{Admin, LogFilter},
     batcher::Batcher,
     challenger::{Challenger, ChallengerOptions, Reporter},
     clock::Clock,
@@ -102,6 +103,8 @@ impl std::fmt::Debug for NodeConfig {
 pub struct Node {
     /// The one writer of the chain.
     pub engine: Arc<Engine>,
+    /// Makes blocks, on the sequencer.
+    pub sequencer: Option<Arc<Sequencer>>,
     /// Posts batches, on the sequencer.
     pub batcher: Option<Arc<Batcher>>,
     /// The operator's wallet, on a sequencer or proposer.
@@ -249,7 +252,7 @@ impl Node {
             )?))
         };
 
-        let mut batcher = None;
+        let (mut batcher, mut maker) = (None, None);
         if let (Some((key, policy)), Some(pool)) = (sequencer, &mempool) {
             let poster = Arc::new(Batcher::new(
                 params,
@@ -265,7 +268,7 @@ impl Node {
                 poster.run(halt).await;
                 Ok(())
             });
-            let maker = Arc::new(Sequencer::new(
+            let made = Arc::new(Sequencer::new(
                 params,
                 policy,
                 key,
@@ -273,7 +276,8 @@ impl Node {
                 pool.clone(),
                 Clock::system(),
             ));
-            tasks.spawn(maker.run(stop.clone()));
+            tasks.spawn(made.clone().run(stop.clone()));
+            maker = Some(made);
         }
         if let (Some(interval), Some(keys), Some(wallet)) = (proposer, &operator, &wallet) {
             let proposer = Proposer::new(
@@ -320,7 +324,18 @@ impl Node {
             follower: follower.clone(),
         };
         let challenges = false;
-        Ok(Self { engine, batcher, wallet, challenger, follower, handle, stop, tasks, challenges })
+        Ok(Self {
+            engine,
+            sequencer: maker,
+            batcher,
+            wallet,
+            challenger,
+            follower,
+            handle,
+            stop,
+            tasks,
+            challenges,
+        })
     }
 
     /// Serves JSON-RPC, with methods besides the node's own.
@@ -333,6 +348,18 @@ impl Node {
         extra: RpcModule<()>,
     ) -> anyhow::Result<ServerHandle> {
         rpc::serve(config, self.handle.clone(), extra).await
+    }
+
+    /// What an operator can do to it, with what changes its log.
+    pub fn admin(&self, log: LogFilter) -> Admin {
+        Admin {
+            params: self.handle.params,
+            engine: self.engine.clone(),
+            roles: self.handle.roles,
+            sequencer: self.sequencer.clone(),
+            batcher: self.batcher.clone(),
+            log,
+        }
     }
 
     /// Waits until a task fails or the node is told to stop.

@@ -8,7 +8,7 @@
 use crate::{
     batcher::late,
     clock::Clock,
-    engine::{Engine, EngineError},
+    engine::{BlockRef, Engine, EngineError},
     mempool::{Mempool, PoolLimits},
     stream::SignedBlock,
 };
@@ -17,7 +17,9 @@ use bitcoin::key::Keypair;
 use kedge_bridge::derive::{L2Cursor, time_bounds};
 use kedge_genesis::Params;
 use kedge_vm::{Payload, SkipReason};
+use parking_lot::Mutex;
 use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Pause between empty blocks that are made while transactions wait for a lower base fee.
@@ -41,6 +43,15 @@ pub struct Sequencer {
     engine: Arc<Engine>,
     mempool: Arc<Mempool>,
     clock: Clock,
+    gate: Arc<Gate>,
+}
+
+/// Whether blocks are made.
+#[derive(Debug)]
+struct Gate {
+    open: watch::Sender<bool>,
+    /// Held while one is made.
+    making: Mutex<()>,
 }
 
 /// What became of one attempt.
@@ -56,7 +67,7 @@ enum Made {
 
 impl Sequencer {
     /// A sequencer that signs its blocks with `key`, the network's, and gives them the time of `clock`.
-    pub const fn new(
+    pub fn new(
         params: &'static Params,
         config: SequencerConfig,
         key: Keypair,
@@ -64,7 +75,30 @@ impl Sequencer {
         mempool: Arc<Mempool>,
         clock: Clock,
     ) -> Self {
-        Self { params, config, key, engine, mempool, clock }
+        let gate = Arc::new(Gate { open: watch::Sender::new(true), making: Mutex::new(()) });
+        Self { params, config, key, engine, mempool, clock, gate }
+    }
+
+    /// The transactions that wait for its blocks.
+    pub const fn mempool(&self) -> &Arc<Mempool> {
+        &self.mempool
+    }
+
+    /// Whether it makes blocks.
+    pub fn is_active(&self) -> bool {
+        *self.gate.open.borrow()
+    }
+
+    /// Has it make no block until [`Self::resume`]. Waits for one that is being made; returns the latest.
+    pub fn pause(&self) -> BlockRef {
+        self.gate.open.send_replace(false);
+        let _made = self.gate.making.lock();
+        self.engine.heads().latest
+    }
+
+    /// Has it make blocks again.
+    pub fn resume(&self) {
+        self.gate.open.send_replace(true);
     }
 
     /// Makes blocks until `stop`.
@@ -74,9 +108,11 @@ impl Sequencer {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut heads = self.engine.watch_heads();
         let mut arrivals = self.mempool.changes();
+        let mut gate = self.gate.open.subscribe();
         while !stop.is_cancelled() {
             heads.mark_unchanged();
             arrivals.mark_unchanged();
+            gate.mark_unchanged();
             let pause = match self.make().await? {
                 Made::Block => continue,
                 Made::Nothing => None,
@@ -86,6 +122,7 @@ impl Sequencer {
                 () = stop.cancelled() => break,
                 changed = heads.changed() => changed?,
                 changed = arrivals.changed() => changed?,
+                changed = gate.changed() => changed?,
                 () = wait(pause) => {}
             }
         }
@@ -108,6 +145,10 @@ impl Sequencer {
     }
 
     fn make_block(&self) -> Result<Made, EngineError> {
+        let _making = self.gate.making.lock();
+        if !self.is_active() {
+            return Ok(Made::Nothing);
+        }
         match self.try_block() {
             // An L1 block came in between: look again.
             Err(error) if error.is_stale() => Ok(Made::Block),
@@ -303,6 +344,33 @@ mod tests {
             sequencer.make_block().unwrap();
         }
         assert_eq!(world.balance(Address::repeat_byte(0xb0)), U256::from(fit));
+    }
+
+    #[test]
+    fn what_is_skipped_behind_another_of_its_sender_stays_in_the_mempool() {
+        let (mut world, sequencer) = world();
+        let to = Address::repeat_byte(0xb0);
+        let all: Vec<_> = (0..3).map(|_| world.plain_transfer(to, U256::ONE)).collect();
+        for tx in &all {
+            sequencer.mempool.add(tx.clone()).unwrap();
+        }
+        let (payload, _) = sequencer.engine.plan(false, None, all.clone()).unwrap().unwrap();
+        let first = payload.transactions.len() - all.len();
+        let gap = || SkipReason::Invalid("nonce too high".into());
+        // The second does not fit, so the third's nonce is too high.
+        let full = SkipReason::Footprint { footprint: 2, available: 1 };
+        let mut transactions = all.clone();
+        let skipped = [(first + 1, full), (first + 2, gap())];
+        assert!(sequencer.leave_out(&payload, &skipped, &mut transactions));
+        assert_eq!(transactions, all[..1]);
+        assert_eq!(sequencer.mempool.best(0).count(), 3);
+        // The first can never be executed. The others wait for one in its place.
+        let lost = SkipReason::Invalid("lack of funds".into());
+        let mut transactions = all;
+        let skipped = [(first, lost), (first + 1, gap()), (first + 2, gap())];
+        assert!(sequencer.leave_out(&payload, &skipped, &mut transactions));
+        assert!(transactions.is_empty());
+        assert_eq!(sequencer.mempool.status(0).queued, 2);
     }
 
     #[tokio::test]

@@ -216,6 +216,12 @@ struct NodeArgs {
     rpc_limits: RpcLimits,
     #[command(flatten)]
     txpool_limits: TxPoolLimits,
+    /// Serve admin_* on this port of the loopback, to who shows the token; 0 takes a free one
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+    /// File with the token for admin_*, made when there is none; DATADIR/admin-token by default
+    #[arg(long, value_name = "FILE", requires = "admin_port")]
+    admin_token_file: Option<PathBuf>,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]
     verify_witness: bool,

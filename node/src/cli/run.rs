@@ -2,6 +2,7 @@
 
 use super::{ChallengerArgs, Challenging, DevArgs, L1Args, NodeArgs, SignerArgs, amount::show_btc};
 use crate::{
+    admin::{self, LogFilter, Token},
     challenger::{Challenger, ChallengerOptions, Reporter, Webhook},
     console,
     dev::{Dev, DevOptions, FUNDS},
@@ -41,17 +42,23 @@ use tracing_subscriber::EnvFilter;
 /// How long an orderly end may take.
 const STOP_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Logs go to stderr; `KEDGE_LOG` selects them as `RUST_LOG` does elsewhere.
-fn init_logs(default: &str) {
+/// Logs go to stderr; `KEDGE_LOG` selects them as `RUST_LOG` does elsewhere. What is returned selects others.
+fn init_logs(default: &str) -> LogFilter {
     let filter = EnvFilter::try_from_env("KEDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // A second initialisation, as in tests, changes nothing.
-    let _ = tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         // It would print that a line cannot be written, and panic because that cannot be written either.
         .log_internal_errors(false)
-        .try_init();
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    // A second initialisation, as in tests, changes nothing.
+    let _ = builder.try_init();
+    LogFilter::new(move |filter| {
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    })
 }
 
 /// A token that Ctrl-C and SIGTERM cancel.
@@ -90,7 +97,7 @@ fn url(address: SocketAddr) -> String {
 }
 
 pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
-    init_logs("warn,kedge=info");
+    let _ = init_logs("warn,kedge=info");
     let stop = stop_on_signals()?;
     let (datadir, temporary) = match args.datadir {
         Some(path) => (path, None),
@@ -203,7 +210,7 @@ const fn origin_depth(network: Network) -> u32 {
 }
 
 pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
-    init_logs("warn,kedge=info");
+    let log = init_logs("warn,kedge=info");
     let stop = stop_on_signals()?;
     let params = args.network.params();
     let sequencer = if args.sequencer {
@@ -245,6 +252,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         }
         None
     };
+    let token_file = args.admin_token_file.unwrap_or_else(|| args.datadir.join("admin-token"));
     let config = NodeConfig {
         params,
         datadir: args.datadir,
@@ -261,7 +269,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     };
     let listen = SocketAddr::new(args.rpc_host, args.rpc_port);
     let rpc = args.rpc_limits.apply(RpcConfig::new(listen));
-    let (mut node, server) = tokio::select! {
+    let (mut node, server, admin) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         started = async {
             let node = Node::start(config, stop.clone()).await?;
@@ -269,12 +277,24 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
                 follower.register(&exporter.registry)?;
             }
             let server = node.serve(rpc, RpcModule::new(())).await?;
-            anyhow::Ok((node, server))
+            let admin = match args.admin_port {
+                Some(port) => {
+                    let (token, listen) = (Token::open(&token_file)?, (Ipv4Addr::LOCALHOST, port));
+                    Some(admin::serve(listen.into(), token, node.admin(log)).await?)
+                }
+                None => None,
+            };
+            anyhow::Ok((node, server, admin))
         } => started?,
     };
     let rpc = url(server.address());
     let mut ready = json!({ "event": "ready", "rpc": rpc, "chainId": params.chain_id });
     let mut lines = vec![format!("following {}; JSON-RPC at {rpc}", params.network.name())];
+    if let Some(admin) = &admin {
+        let address = url(admin.address());
+        lines.push(format!("admin_* at {address}, token in {}", token_file.display()));
+        ready["admin"] = json!({ "rpc": address, "tokenFile": token_file });
+    }
     if let Some(challenger) = &node.challenger {
         introduce(challenger, &mut ready, &mut lines)?;
     }
@@ -282,6 +302,9 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     announce(args.json, &ready, &lines);
     let outcome = until_stopped(with_metrics(&mut node, metrics, &stop), &stop).await;
     finish(async {
+        if let Some(admin) = admin {
+            admin.stop().await;
+        }
         server.stop().await;
         node.stop().await;
     })
@@ -396,7 +419,7 @@ async fn with_metrics(
 }
 
 pub(super) async fn challenger(args: ChallengerArgs) -> anyhow::Result<()> {
-    init_logs("warn,kedge=info");
+    let _ = init_logs("warn,kedge=info");
     let stop = stop_on_signals()?;
     let params = args.network.params();
     let key = args.wallet_key_file.as_deref();
@@ -462,7 +485,7 @@ fn check_sequencer_key(params: &Params, key: &bitcoin::key::Keypair) -> anyhow::
 }
 
 pub(super) async fn signer(args: SignerArgs) -> anyhow::Result<()> {
-    init_logs("warn,kedge=info");
+    let _ = init_logs("warn,kedge=info");
     let stop = stop_on_signals()?;
     let params = args.network.params();
     let role = Role::Signer(args.dev_key.unwrap_or_default());

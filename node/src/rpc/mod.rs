@@ -3,7 +3,7 @@
 //! The execution-apis specification is the contract for `eth_*`, error codes included; transactions and
 //! receipts carry the OP Stack's fields. Every request reads one snapshot of the store; only
 //! `eth_sendRawTransaction` changes anything, the mempool. Nothing here signs, and no method
-//! administers the node.
+//! administers the node: [`crate::admin`] does, on another port.
 //!
 //! | module | its job |
 //! | --- | --- |

@@ -81,6 +81,11 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
+    /// A server that runs at this address.
+    pub(crate) const fn new(inner: Inner, address: SocketAddr) -> Self {
+        Self { inner, address }
+    }
+
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -129,7 +134,7 @@ pub(super) async fn start(
         .build(config.listen)
         .await?;
     let address = server.local_addr()?;
-    Ok(ServerHandle { inner: server.start(methods), address })
+    Ok(ServerHandle::new(server.start(methods), address))
 }
 
 /// Subscription ids as Ethereum clients give them: hexadecimal quantities.

@@ -361,3 +361,15 @@ async fn the_openrpc_document_has_every_method_and_only_those() -> anyhow::Resul
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn nothing_on_the_public_port_administers_the_node() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    for method in ["admin_nodeInfo", "admin_stopSequencer", "admin_clearTxpool"] {
+        let (code, ..) = refused(world.ask(method, rpc_params![]).await);
+        assert_eq!(code, -32601, "{method}");
+    }
+    let document = world.ask("rpc.discover", rpc_params![]).await?;
+    assert!(!document.to_string().contains("admin_"));
+    Ok(())
+}
