@@ -290,6 +290,9 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     let rpc = url(server.address());
     let mut ready = json!({ "event": "ready", "rpc": rpc, "chainId": params.chain_id });
     let mut lines = vec![format!("following {}; JSON-RPC at {rpc}", params.network.name())];
+    if let (Some(exporter), Some(sequencer)) = (&metrics, &node.sequencer) {
+        metrics::PoolMetrics::register(&exporter.registry, sequencer.mempool().clone())?;
+    }
     if let Some(admin) = &admin {
         let address = url(admin.address());
         lines.push(format!("admin_* at {address}, token in {}", token_file.display()));

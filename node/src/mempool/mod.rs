@@ -399,6 +399,12 @@ impl Mempool {
         self.pool.lock().status(base_fee)
     }
 
+    /// How many transactions are in each sub-pool at the head's base fee.
+    pub fn status_at_head(&self) -> PoolStatus {
+        let pool = self.pool.lock();
+        pool.status(pool.base_fee())
+    }
+
     /// The transaction with that hash.
     pub fn get(&self, hash: &B256) -> Option<Arc<PooledTransaction>> {
         self.pool.lock().get(hash)

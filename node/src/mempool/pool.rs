@@ -94,6 +94,10 @@ impl Pool {
         }
     }
 
+    pub(super) const fn base_fee(&self) -> u64 {
+        self.base_fee
+    }
+
     pub(super) fn contains(&self, hash: &B256) -> bool {
         self.by_hash.contains_key(hash)
     }
