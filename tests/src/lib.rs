@@ -6,6 +6,7 @@
 pub mod adversary;
 pub mod bitcoind;
 pub mod chain;
+pub mod clients;
 pub mod kedge;
 pub mod l1;
 pub mod process;

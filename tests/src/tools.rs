@@ -6,12 +6,13 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The npm prefix with the pinned tools, `KEDGE_TOOLS`.
-fn prefix() -> Result<PathBuf> {
+pub(crate) fn prefix() -> Result<PathBuf> {
     let dir = std::env::var_os("KEDGE_TOOLS").context("KEDGE_TOOLS is not set: run `make test`")?;
     Ok(dir.into())
 }
 
-fn modules() -> Result<PathBuf> {
+/// Its packages.
+pub(crate) fn modules() -> Result<PathBuf> {
     Ok(prefix()?.join("node_modules"))
 }
 
@@ -55,6 +56,21 @@ impl Cast {
     }
 }
 
+/// Writes a program with the command line of the native `solc` that runs the compiler from npm.
+pub(crate) fn solc(dir: &Path) -> Result<PathBuf> {
+    let solc = dir.join("solc");
+    std::fs::write(
+        &solc,
+        format!(
+            "#!/bin/sh\nNODE_PATH='{}' exec node '{}' \"$@\"\n",
+            modules()?.display(),
+            sources().join("solc.cjs").display()
+        ),
+    )?;
+    std::fs::set_permissions(&solc, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(solc)
+}
+
 /// Deploys a contract of `tests/tools` with `forge create` and gives what that prints.
 ///
 /// # Errors
@@ -67,17 +83,7 @@ pub async fn forge_create(rpc: &str, key: &str, contract: &str, scratch: &Path) 
         sources().join(format!("{contract}.sol")),
         project.join(format!("src/{contract}.sol")),
     )?;
-    // The compiler from npm behind the command line of the native one.
-    let solc = project.join("solc");
-    std::fs::write(
-        &solc,
-        format!(
-            "#!/bin/sh\nNODE_PATH='{}' exec node '{}' \"$@\"\n",
-            modules()?.display(),
-            sources().join("solc.cjs").display()
-        ),
-    )?;
-    std::fs::set_permissions(&solc, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let solc = solc(&project)?;
     let root = project.display().to_string();
     let text = read(
         &forge,
