@@ -10,7 +10,7 @@ pub(super) struct HeavyLimits {
     /// many as there are cores by default
     #[arg(long, value_name = "CALLS", value_parser = value_parser!(u16).range(1..))]
     rpc_heavy_calls: Option<u16>,
-    /// Longest that one trace takes
+    /// Longest that one trace, or one search for logs, takes
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
     rpc_trace_time: u32,
     /// Most that one traced transaction records, in MiB

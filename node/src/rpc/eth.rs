@@ -44,7 +44,7 @@ impl Eth {
             calls: Arc::new(Semaphore::new(config.concurrent_calls.max(1))),
             heavy: config.heavy.clone(),
             call_gas: config.call_gas,
-            log_limits: LogLimits { blocks: config.log_blocks, results: config.log_results },
+            log_limits: config.into(),
         }
     }
 

@@ -149,7 +149,7 @@ impl Filters {
             chain,
             submission,
             heavy: config.heavy.clone(),
-            limits: LogLimits { blocks: config.log_blocks, results: config.log_results },
+            limits: config.into(),
             max_filters: config.max_filters,
             expiry: config.filter_expiry,
             installed: Map::default(),

@@ -1,10 +1,11 @@
 //! `eth_getLogs`.
 
-use super::{chain::View, error::RpcError};
+use super::{chain::View, error::RpcError, guard::Deadline, server::RpcConfig};
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
 use kedge_genesis::L2Number;
 use kedge_store::LogTerms;
+use std::time::Duration;
 
 /// What a filter asks of a log.
 fn terms_of(filter: &Filter) -> LogTerms {
@@ -19,6 +20,13 @@ fn terms_of(filter: &Filter) -> LogTerms {
 pub(super) struct LogLimits {
     pub(super) blocks: u64,
     pub(super) results: usize,
+    pub(super) time: Duration,
+}
+
+impl From<&RpcConfig> for LogLimits {
+    fn from(config: &RpcConfig) -> Self {
+        Self { blocks: config.log_blocks, results: config.log_results, time: config.trace_time }
+    }
 }
 
 impl View<'_> {
@@ -34,8 +42,15 @@ impl View<'_> {
             return Err(too_many());
         }
         let (mut found, mut looked_at) = (Vec::new(), 0_u64);
+        let deadline = Deadline::after(limits.time);
         for number in self.reader.blocks_with_logs(&terms, first, last) {
-            let number = number?;
+            if deadline.is_over() {
+                let time = limits.time;
+                return Err(RpcError::Limit(format!(
+                    "query timeout: the search for logs takes longer than {time:?}"
+                )));
+            }
+            let Some(number) = number? else { continue };
             if looked_at >= limits.blocks {
                 return Err(too_many());
             }
@@ -98,7 +113,8 @@ mod tests {
     use kedge_genesis::predeploys;
     use std::collections::BTreeSet;
 
-    const LIMITS: LogLimits = LogLimits { blocks: 3, results: 1_000 };
+    const LIMITS: LogLimits =
+        LogLimits { blocks: 3, results: 1_000, time: Duration::from_secs(1_000) };
 
     /// A chain of twelve blocks, of which three hold withdrawals.
     fn world() -> (World, Chain, Vec<u64>) {
@@ -141,7 +157,8 @@ mod tests {
         let queued = *events.last().unwrap().topic0().unwrap();
         let filter = everywhere().address(predeploys::BITCOIN_BRIDGE).event_signature(queued);
         let blocks = view.reader.blocks_with_logs(&terms_of(&filter), L2Number(0), L2Number(12));
-        assert_eq!(blocks.map(|it| it.unwrap().0).collect::<Vec<_>>(), holding);
+        let blocks = blocks.filter_map(Result::unwrap).map(|number| number.0);
+        assert_eq!(blocks.collect::<Vec<_>>(), holding);
         // The limit is of blocks that are looked at, and there are no more.
         let found = view.logs(&filter, LIMITS).unwrap();
         assert_eq!(found, naive(&view, &filter));
@@ -166,7 +183,7 @@ mod tests {
         let (world, chain, holding) = world();
         let filter = Filter::new().address(predeploys::BITCOIN_BRIDGE).from_block(0);
         let blocks = |chain: &Chain| {
-            let logs = chain.view().logs(&filter, LogLimits { blocks: 100, results: 100 }).unwrap();
+            let logs = chain.view().logs(&filter, LogLimits { blocks: 100, ..LIMITS }).unwrap();
             let blocks: BTreeSet<u64> = logs.iter().filter_map(|log| log.block_number).collect();
             blocks.into_iter().filter(|number| holding.contains(number)).collect::<Vec<_>>()
         };
@@ -175,6 +192,17 @@ mod tests {
         assert_eq!(blocks(&chain), [4, 8]);
         world.engine.unwind_unsafe_to(L2Number(7)).unwrap();
         assert_eq!(blocks(&chain), [4]);
+    }
+
+    #[test]
+    fn a_search_that_takes_longer_than_its_time_is_refused() {
+        let (_world, chain, _) = world();
+        let view = chain.view();
+        let filter = everywhere().address(predeploys::BITCOIN_BRIDGE);
+        let limits = LogLimits { time: Duration::ZERO, ..LIMITS };
+        let error = view.logs(&filter, limits).unwrap_err();
+        assert_eq!(error.code(), crate::rpc::error::code::LIMIT);
+        assert!(error.to_string().starts_with("query timeout"), "{error}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct RpcConfig {
     pub concurrent_calls: usize,
     /// Where calls run that take long: as many at a time as it has places, apart from all others.
     pub heavy: HeavyPool,
-    /// Longest that one request may execute transactions again for a trace.
+    /// Longest that one request may execute transactions again for a trace, or search logs.
     pub trace_time: Duration,
     /// Most that one traced transaction or call may record, bytes.
     pub trace_bytes: usize,

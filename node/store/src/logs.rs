@@ -117,11 +117,17 @@ impl Term {
     }
 }
 
-/// The blocks that may hold logs which a request asks for, in order.
+/// The blocks that may hold logs which a request asks for, in order. Each item is one leap: to such a block, or
+/// none where the request's terms still disagree. Of terms that are often near each other and never together
+/// there may be any number of those, so it is for the caller to say how long it looks.
 #[derive(Debug)]
 pub struct LogBlocks<'r, 's> {
     reader: &'r Reader<'s>,
     clauses: Vec<Vec<Term>>,
+    /// The clause that is asked next.
+    turn: usize,
+    /// Clauses in a row that are in block `next`.
+    agree: usize,
     next: Option<u64>,
     last: u64,
 }
@@ -136,49 +142,49 @@ impl<'s> Reader<'s> {
         first: L2Number,
         last: L2Number,
     ) -> LogBlocks<'_, 's> {
-        LogBlocks { reader: self, clauses: terms.clauses(), next: Some(first.0), last: last.0 }
+        LogBlocks {
+            reader: self,
+            clauses: terms.clauses(),
+            turn: 0,
+            agree: 0,
+            next: Some(first.0),
+            last: last.0,
+        }
     }
 }
 
 impl LogBlocks<'_, '_> {
-    /// The first block from `number` on that every clause is in.
-    fn find(&mut self, mut number: u64) -> Result<Option<u64>> {
-        // Clauses in a row that are in block `number`.
-        let mut agree = 0;
-        let count = self.clauses.len();
-        for turn in (0..count).cycle() {
-            if number > self.last {
-                return Ok(None);
-            }
-            let Some(clause) = self.clauses.get_mut(turn) else { break };
-            let mut nearest = None;
-            for term in clause {
-                let block = term.from(self.reader, number)?;
-                nearest = nearest.into_iter().chain(block).min();
-            }
-            let Some(nearest) = nearest else { return Ok(None) };
-            agree = if nearest == number { agree + 1 } else { 1 };
-            number = nearest;
-            if agree >= count {
-                break;
-            }
+    /// The first block from `number` on that the clause whose turn it is is in, or `number` without
+    /// clauses.
+    fn nearest(&mut self, number: u64) -> Result<Option<u64>> {
+        let (turn, count) = (self.turn, self.clauses.len());
+        let Some(clause) = self.clauses.get_mut(turn) else { return Ok(Some(number)) };
+        self.turn = (turn + 1) % count;
+        let mut nearest = None;
+        for term in clause {
+            let block = term.from(self.reader, number)?;
+            nearest = nearest.into_iter().chain(block).min();
         }
-        Ok((number <= self.last).then_some(number))
+        Ok(nearest)
     }
 }
 
 impl Iterator for LogBlocks<'_, '_> {
-    type Item = Result<L2Number>;
+    type Item = Result<Option<L2Number>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let number = self.next.take()?;
-        match self.find(number) {
-            Ok(found) => {
-                let found = found?;
-                self.next = found.checked_add(1);
-                Some(Ok(L2Number(found)))
-            }
-            Err(error) => Some(Err(error)),
+        let number = self.next.take().filter(|number| *number <= self.last)?;
+        let nearest = match self.nearest(number) {
+            Ok(nearest) => nearest.filter(|nearest| *nearest <= self.last)?,
+            Err(error) => return Some(Err(error)),
+        };
+        self.agree = if nearest == number { self.agree + 1 } else { 1 };
+        if self.agree < self.clauses.len() {
+            self.next = Some(nearest);
+            return Some(Ok(None));
         }
+        self.agree = 0;
+        self.next = nearest.checked_add(1);
+        Some(Ok(Some(L2Number(nearest))))
     }
 }

@@ -92,7 +92,24 @@ fn scan(store: &Store, terms: &LogTerms, first: u64, last: u64) -> Vec<u64> {
 fn indexed(store: &Store, terms: &LogTerms, first: u64, last: u64) -> Vec<u64> {
     let reader = store.reader();
     let blocks = reader.blocks_with_logs(terms, L2Number(first), L2Number(last));
-    blocks.map(|number| number.unwrap().0).collect()
+    blocks.filter_map(|number| number.unwrap()).map(|number| number.0).collect()
+}
+
+#[test]
+fn terms_that_never_meet_give_a_leap_at_a_time_and_no_block() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    for number in 0..20 {
+        // Address and topic, in turns.
+        let logs = if number % 2 == 0 { (1, vec![9]) } else { (3, vec![2]) };
+        append(&store, number, &[vec![logs]]);
+    }
+    let topics = [vec![topic(2)], vec![], vec![], vec![]];
+    let terms = LogTerms { addresses: vec![address(1)], topics };
+    let reader = store.reader();
+    let leaps: Vec<_> =
+        reader.blocks_with_logs(&terms, L2Number(0), L2Number(19)).map(Result::unwrap).collect();
+    assert_eq!(leaps, [None; 20]);
 }
 
 fn blocks() -> impl Strategy<Value = Vec<Vec<Vec<Entry>>>> {
