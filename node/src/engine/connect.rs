@@ -156,7 +156,9 @@ impl Engine {
         if now > before {
             change.put_finalized(now)?;
             for number in before.next().0..=now.0 {
-                change.forget(Domain::L2, number);
+                if !self.options.prune {
+                    change.forget(Domain::L2, number);
+                }
                 change.forget_signature(L2Number(number))?;
             }
         }
