@@ -27,10 +27,10 @@ sim:
 	@. scripts/env.sh && SEED=$(SEED) SEEDS=$(SEEDS) FIRST=$(FIRST) \
 		cargo run --quiet --locked --release --package kedge-tests --bin sim
 
-# Tables of proof sizes and times, see docs/benchmarks.md.
+# Tables of proof sizes and times and of import speed, see docs/benchmarks.md.
 bench:
 	@scripts/packages
-	@. scripts/env.sh && cargo bench --locked --package kedge-tests --bench proofs
+	@. scripts/env.sh && cargo bench --locked --package kedge-tests --bench proofs --bench import
 
 # Rebuilds the verifier's RISC-V program and compares it with the committed one; ARGS=--update replaces that.
 program:

@@ -22,6 +22,7 @@ mod error;
 mod history;
 mod l1;
 mod l2;
+mod load;
 mod logs;
 mod maintain;
 mod read;

@@ -7,10 +7,12 @@
 //! | [`loops`] | one instruction or precompile over and over: work for gas |
 //! | [`state`] | one access to many accounts or slots: witness for gas |
 //! | [`token`] | an ERC-20 token
+//! | [`swap`] | a pair of tokens that are swapped
 
 pub mod code;
 pub mod loops;
 pub mod state;
+pub mod swap;
 pub mod token;
 
 pub use code::{Code, deployer};
