@@ -14,11 +14,26 @@ use std::collections::BTreeMap;
 
 type Value = Option<Vec<u8>>;
 
-/// What a recorded block overwrote.
+/// What a recorded block overwrote, by table.
 #[derive(Debug)]
 struct Recording {
     number: u64,
-    previous: BTreeMap<(Table, Vec<u8>), Value>,
+    previous: Vec<BTreeMap<Vec<u8>, Value>>,
+}
+
+impl Recording {
+    fn new(number: u64) -> Self {
+        Self { number, previous: Table::ALL.iter().map(|_| BTreeMap::new()).collect() }
+    }
+
+    /// Notes what was at `key` before, unless that is known.
+    fn note(&mut self, table: Table, key: &[u8], before: impl FnOnce() -> Value) {
+        if let Some(rows) = self.previous.get_mut(table.index())
+            && !rows.contains_key(key)
+        {
+            rows.insert(key.to_vec(), before());
+        }
+    }
 }
 
 /// Pending writes on top of the store; nothing is visible to readers before [`Change::commit`].
@@ -59,7 +74,7 @@ impl<'s> Change<'s> {
         if slot.is_some() {
             return Err(StoreError::NotRecording { table: undo_table(domain) });
         }
-        *slot = Some(Recording { number, previous: BTreeMap::new() });
+        *slot = Some(Recording::new(number));
         Ok(())
     }
 
@@ -75,10 +90,9 @@ impl<'s> Change<'s> {
         };
         let table = undo_table(domain);
         let recording = slot.take().ok_or(StoreError::NotRecording { table })?;
-        let rows: Vec<(u8, (Vec<u8>, Value))> = recording
-            .previous
-            .into_iter()
-            .map(|((table, key), value)| (table.number(), (key, value)))
+        let tables = Table::ALL.iter().zip(recording.previous);
+        let rows: Vec<(u8, (Vec<u8>, Value))> = tables
+            .flat_map(|(table, rows)| rows.into_iter().map(|row| (table.number(), row)))
             .collect();
         self.set(table, recording.number.to_be_bytes().to_vec(), Some(encode(&rows)));
         Ok(())
@@ -111,8 +125,31 @@ impl<'s> Change<'s> {
     /// [`StoreError::NotRecording`] when the table follows a chain and no block of it is being
     /// recorded, and what reading the previous value reports.
     pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) -> Result<()> {
-        self.record(table, key)?;
-        self.set(table, key.to_vec(), Some(value));
+        self.replace(table, key, Some(value)).map(drop)
+    }
+
+    /// Writes a row, or deletes it, and gives what was there.
+    ///
+    /// # Errors
+    /// As [`Change::put`].
+    pub(crate) fn replace(&mut self, table: Table, key: &[u8], value: Value) -> Result<Value> {
+        let before = self.get(table, key)?;
+        if let Some(recording) = self.recording(table)? {
+            recording.note(table, key, || before.clone());
+        }
+        self.set(table, key.to_vec(), value);
+        Ok(before)
+    }
+
+    /// Writes a row whose key ends in the number of the block that is recorded, so that nothing is there.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRecording`] as [`Change::put`].
+    pub(crate) fn add(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        if let Some(recording) = self.recording(table)? {
+            recording.note(table, &key, || None);
+        }
+        self.set(table, key, Some(value));
         Ok(())
     }
 
@@ -129,9 +166,7 @@ impl<'s> Change<'s> {
     /// # Errors
     /// As [`Change::put`].
     pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
-        self.record(table, key)?;
-        self.set(table, key.to_vec(), None);
-        Ok(())
+        self.replace(table, key, None).map(drop)
     }
 
     /// Makes all of it visible and durable at once, or nothing.
@@ -157,26 +192,14 @@ impl<'s> Change<'s> {
         self.store.write(batch, durability)
     }
 
-    fn record(&mut self, table: Table, key: &[u8]) -> Result<()> {
-        let known = |recording: &Option<Recording>| {
-            recording.as_ref().map(|it| it.previous.contains_key(&(table, key.to_vec())))
+    /// What records the tables of that table's domain; none for the free domain.
+    fn recording(&mut self, table: Table) -> Result<Option<&mut Recording>> {
+        let slot = match table.domain() {
+            Domain::Free => return Ok(None),
+            Domain::L2 => &mut self.l2,
+            Domain::L1 => &mut self.l1,
         };
-        let known = match table.domain() {
-            Domain::Free => return Ok(()),
-            Domain::L2 => known(&self.l2),
-            Domain::L1 => known(&self.l1),
-        };
-        match known {
-            None => return Err(StoreError::NotRecording { table }),
-            Some(true) => return Ok(()),
-            Some(false) => {}
-        }
-        let previous = self.get(table, key)?;
-        let slot = if table.domain() == Domain::L2 { &mut self.l2 } else { &mut self.l1 };
-        if let Some(recording) = slot {
-            recording.previous.insert((table, key.to_vec()), previous);
-        }
-        Ok(())
+        slot.as_mut().map(Some).ok_or(StoreError::NotRecording { table })
     }
 
     fn set(&mut self, table: Table, key: Vec<u8>, value: Value) {

@@ -1,7 +1,7 @@
 //! The tables of the L2 chain: what a block writes, and how it is read.
 
 use crate::change::Change;
-use crate::codec::{Codec, decode, rows};
+use crate::codec::{Codec, decode, encode, rows};
 use crate::error::Result;
 use crate::history::at;
 use crate::read::{Reader, Rows, corrupt, missing, row};
@@ -419,7 +419,7 @@ impl Change<'_> {
         self.write_block(&block.header, block.hash, payload, &info, &hashes, &block.receipts)?;
         self.write_state(payload.number, &block.state, &block.trie)?;
         for address in &block.unchanged {
-            self.put(Table::AccountReads, &at(address.as_slice(), payload.number), Vec::new())?;
+            self.add(Table::AccountReads, at(address.as_slice(), payload.number), Vec::new())?;
         }
         self.write_bridge(payload, &hashes, &block.receipts)?;
         self.end(Domain::L2)
@@ -467,31 +467,22 @@ impl Change<'_> {
         }
         for (address, account) in &state.accounts {
             let key = address.as_slice();
-            let before = self.get(Table::Accounts, key)?.unwrap_or_default();
-            self.put(Table::AccountHistory, &at(key, number), before)?;
-            match account {
-                Some(account) => self.put_row(Table::Accounts, key, &AccountRow(*account))?,
-                None => self.delete(Table::Accounts, key)?,
-            }
+            let row = account.map(|account| encode(&AccountRow(account)));
+            let before = self.replace(Table::Accounts, key, row)?.unwrap_or_default();
+            self.add(Table::AccountHistory, at(key, number), before)?;
         }
         for ((address, slot), value) in &state.storage {
             let key = slot_key(*address, *slot);
-            let before = self.slot(*address, *slot)?;
-            self.put_row(Table::StorageHistory, &at(&key, number), &before)?;
-            if value.is_zero() {
-                self.delete(Table::Storage, &key)?;
-            } else {
-                self.put_row(Table::Storage, &key, value)?;
-            }
+            let row = (!value.is_zero()).then(|| encode(value));
+            let before = self.replace(Table::Storage, &key, row)?;
+            let before = before.unwrap_or_else(|| encode(&U256::ZERO));
+            self.add(Table::StorageHistory, at(&key, number), before)?;
         }
         for ((owner, path), node) in &trie.nodes {
             let (table, key) = trie_key(*owner, path);
-            let before = self.get(table, &key)?.unwrap_or_default();
-            self.put(Table::TrieHistory, &at(&trie_history_key(*owner, path), number), before)?;
-            match node {
-                Some(node) => self.put(table, &key, node.to_vec())?,
-                None => self.delete(table, &key)?,
-            }
+            let row = node.as_ref().map(|node| node.to_vec());
+            let before = self.replace(table, &key, row)?.unwrap_or_default();
+            self.add(Table::TrieHistory, at(&trie_history_key(*owner, path), number), before)?;
         }
         Ok(())
     }
@@ -541,7 +532,6 @@ impl Change<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::encode;
     use crate::error::StoreError;
 
     #[test]

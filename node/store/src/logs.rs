@@ -69,7 +69,7 @@ impl Change<'_> {
         receipts: &[OpReceiptEnvelope],
     ) -> Result<()> {
         for key in keys_of(receipts.iter().flat_map(OpReceiptEnvelope::logs)) {
-            self.put(Table::LogIndex, &at(&key, number), Vec::new())?;
+            self.add(Table::LogIndex, at(&key, number), Vec::new())?;
         }
         Ok(())
     }
