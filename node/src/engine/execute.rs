@@ -2,6 +2,7 @@
 
 use super::error::{EngineError, WitnessFailure};
 use super::event::RemovedBlock;
+use super::senders::with_senders;
 use alloy_primitives::keccak256;
 use kedge_bridge::derive::L2Cursor;
 use kedge_fraud_proof::{Applied, Executor};
@@ -24,8 +25,9 @@ pub(super) fn run(
     let parent = number.prev().ok_or_else(missing)?;
     let header = rows.header(parent)?.ok_or_else(missing)?;
     let hash = rows.hash(parent)?.ok_or_else(missing)?;
-    let block = execute(evm, &header, hash, payload, &mut LatestState(rows))
-        .map_err(|error| EngineError::Execute { number, reason: Box::new(error) })?;
+    let block =
+        with_senders(payload, || execute(evm, &header, hash, payload, &mut LatestState(rows)))
+            .map_err(|error| EngineError::Execute { number, reason: Box::new(error) })?;
     if verify {
         let fail = |reason| EngineError::Witness { number, reason: Box::new(reason) };
         let check = |how, other: &ExecutedBlock| {

@@ -15,6 +15,7 @@
 //! | `heads` | where the chain stands |
 //! | `prove` | how an assertion is proven wrong |
 //! | `rollback` | how an operator takes blocks back |
+//! | `senders` | who sent a block's transactions |
 
 mod adopt;
 mod bonds;
@@ -27,6 +28,7 @@ mod heads;
 mod prove;
 mod records;
 mod rollback;
+mod senders;
 mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
