@@ -69,8 +69,8 @@ impl Live {
         command.arg("--test-reporter=spec").arg(sources().join(suite));
         let told = self.suite(suite, command).await?;
         let count = |what: &str| -> Result<u32> {
-            let words = told.lines().filter_map(|line| line.split_once(what)?.1.parse().ok());
-            words.last().with_context(|| format!("no count of {what}in\n{told}"))
+            let mut words = told.lines().filter_map(|line| line.split_once(what)?.1.parse().ok());
+            words.next_back().with_context(|| format!("no count of {what}in\n{told}"))
         };
         let (all, passed) = (count("tests ")?, count("pass ")?);
         ensure!(all > 0 && passed == all, "{passed} of {all} tests passed:\n{told}");

@@ -82,9 +82,12 @@ pub struct NodeInfo {
     pub roles: Roles,
 }
 
+/// What [`LogFilter`] calls.
+type SetFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// Changes what is logged; fails with the reason when the filter cannot be read.
 #[derive(Clone)]
-pub struct LogFilter(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct LogFilter(Arc<SetFilter>);
 
 impl LogFilter {
     /// Changes it by this function.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     clock::Clock,
-    engine::tests::world::{World, account},
+    engine::tests::world::{World, account, sequencer_key},
     mempool::{Mempool, MempoolConfig, PoolLimits},
     mempool_link::HeadState,
     sequencer::SequencerConfig,
@@ -35,6 +35,7 @@ impl Server {
         let sequencer = Arc::new(Sequencer::new(
             world.params,
             policy,
+            sequencer_key(),
             engine.clone(),
             mempool,
             Clock::system(),
