@@ -82,9 +82,9 @@ impl Verdict {
         }
     }
 
-    /// Whether an honest source may come to it by an accident of its network.
+    /// Whether it is an accident of the network more often than a fault of the source.
     pub(super) const fn is_accident(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Disconnected | Self::Lagged)
+        matches!(self, Self::Unreachable | Self::Disconnected)
     }
 }
 
