@@ -27,10 +27,14 @@ sim:
 	@. scripts/env.sh && SEED=$(SEED) SEEDS=$(SEEDS) FIRST=$(FIRST) \
 		cargo run --quiet --locked --release --package kedge-tests --bin sim
 
-# Tables of proof sizes and times and of import speed, see docs/benchmarks.md.
-bench:
-	@scripts/packages
-	@. scripts/env.sh && cargo bench --locked --package kedge-tests --bench proofs --bench import
+# Tables of proof sizes and times, import speed, and JSON-RPC beside anvil, see docs/benchmarks.md: one of them
+# with make bench BENCH=rpc.
+BENCH ?= proofs import rpc
+
+bench: build
+	@scripts/packages test
+	@. scripts/env.sh && KEDGE_TOOLS=$$(scripts/tools) \
+		cargo bench --locked --package kedge-tests $(addprefix --bench ,$(BENCH))
 
 # Rebuilds the verifier's RISC-V program and compares it with the committed one; ARGS=--update replaces that.
 program:

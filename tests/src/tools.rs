@@ -21,6 +21,14 @@ pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tools")
 }
 
+/// The path of `anvil`.
+///
+/// # Errors
+/// When the tools are not there.
+pub fn anvil() -> Result<PathBuf> {
+    Ok(modules()?.join("@foundry-rs/anvil-linux-amd64/bin/anvil"))
+}
+
 /// `cast` against one node.
 #[derive(Clone, Debug)]
 pub struct Cast {
