@@ -4,6 +4,7 @@
 //! that a key had when the block was begun goes to the block's undo record, so unwinding a block
 //! restores its domain exactly. Several blocks, of both chains, may be recorded in one change.
 
+use crate::cache::RowCache;
 use crate::codec::{Codec, decode, encode};
 use crate::db::{Durability, Store};
 use crate::error::{Result, StoreError};
@@ -189,7 +190,14 @@ impl<'s> Change<'s> {
                 }
             }
         }
-        self.store.write(batch, durability)
+        let write = || self.store.write(batch, durability);
+        let mut cached = Table::ALL
+            .iter()
+            .zip(&self.pending)
+            .filter(|(table, _)| RowCache::holds(**table))
+            .flat_map(|(table, rows)| rows.keys().map(|key| (*table, key.as_slice())))
+            .peekable();
+        if cached.peek().is_none() { write() } else { self.store.cache.write(cached, write) }
     }
 
     /// What records the tables of that table's domain; none for the free domain.

@@ -1,5 +1,6 @@
 //! Opening the database, checking that it is the one meant, and the atomic write.
 
+use crate::cache::RowCache;
 use crate::change::Change;
 use crate::codec::{decode, encode};
 use crate::error::{Result, StoreError};
@@ -31,6 +32,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Store {
     pub(crate) db: DB,
+    pub(crate) cache: RowCache,
     path: PathBuf,
 }
 
@@ -46,8 +48,8 @@ pub enum Durability {
 /// What an operator can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Bytes for all of RocksDB's caches together: blocks of tables, their indexes and filters, and a quarter
-    /// of it for writes that are not in tables yet.
+    /// Bytes for all caches together: an eighth of it for rows of the latest state, the rest for RocksDB's: blocks
+    /// of tables, their indexes and filters, and a quarter of that for writes that are not in tables yet.
     pub cache_bytes: usize,
 }
 
@@ -114,10 +116,12 @@ impl Store {
     }
 
     fn open_files(path: &Path, chosen: &StoreOptions) -> Result<Self> {
-        let cache = Cache::new_lru_cache(chosen.cache_bytes);
+        let rows = chosen.cache_bytes / 8;
+        let blocks = chosen.cache_bytes - rows;
+        let cache = Cache::new_lru_cache(blocks);
         // Counted as part of the cache, so that one number bounds both.
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
-            chosen.cache_bytes / 4,
+            blocks / 4,
             false,
             cache.clone(),
         );
@@ -146,7 +150,7 @@ impl Store {
         let default = ColumnFamilyDescriptor::new("default", Options::default());
         let db = DB::open_cf_descriptors(&options, path, families.chain([default]))
             .map_err(|source| database_error(path, source))?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db, cache: RowCache::new(rows), path: path.to_owned() })
     }
 
     /// Directory of the database.
@@ -156,7 +160,11 @@ impl Store {
 
     /// A consistent view of the database at this moment. Cheap; hold it for one request.
     pub fn reader(&self) -> Reader<'_> {
-        Reader::new(self, self.db.snapshot())
+        let before = self.cache.version();
+        let snapshot = self.db.snapshot();
+        // Where it is the same before and after, it is what the snapshot shows.
+        let version = before.filter(|version| self.cache.version() == Some(*version));
+        Reader::new(self, snapshot, version)
     }
 
     /// Starts an atomic change. Tables that follow a chain may be changed by one writer at a time
@@ -209,7 +217,11 @@ impl Store {
 
 impl Rows for Store {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.db.get_cf(self.family(table), key).map_err(|source| self.error(source))
+        let read = || self.db.get_cf(self.family(table), key).map_err(|source| self.error(source));
+        match self.cache.version() {
+            Some(version) => self.cache.get(version, table, key, read),
+            None => read(),
+        }
     }
 }
 

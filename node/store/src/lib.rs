@@ -15,6 +15,7 @@
 //! address.
 
 mod bonds;
+mod cache;
 mod change;
 mod codec;
 mod db;

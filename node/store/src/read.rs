@@ -1,5 +1,6 @@
 //! Reading rows: through a snapshot ([`Reader`]) or on top of a pending [`crate::Change`].
 
+use crate::cache::Version;
 use crate::codec::{Codec, decode};
 use crate::db::Store;
 use crate::error::{Result, StoreError};
@@ -42,6 +43,8 @@ pub type Row = (Box<[u8]>, Box<[u8]>);
 pub struct Reader<'s> {
     store: &'s Store,
     snapshot: Snapshot<'s>,
+    /// The moment of the snapshot, where the cache knows it.
+    version: Option<Version>,
 }
 
 impl core::fmt::Debug for Reader<'_> {
@@ -52,15 +55,20 @@ impl core::fmt::Debug for Reader<'_> {
 
 impl Rows for Reader<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.snapshot
-            .get_cf(self.store.family(table), key)
-            .map_err(|source| self.store.error(source))
+        let read = || {
+            let family = self.store.family(table);
+            self.snapshot.get_cf(family, key).map_err(|source| self.store.error(source))
+        };
+        match self.version {
+            Some(version) => self.store.cache.get(version, table, key, read),
+            None => read(),
+        }
     }
 }
 
 impl<'s> Reader<'s> {
-    pub(crate) fn new(store: &'s Store, snapshot: Snapshot<'s>) -> Self {
-        Self { store, snapshot }
+    pub(crate) fn new(store: &'s Store, snapshot: Snapshot<'s>, version: Option<Version>) -> Self {
+        Self { store, snapshot, version }
     }
 
     /// The rows from `key` on, in key order.

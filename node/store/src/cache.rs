@@ -1,0 +1,257 @@
+//! The rows that requests read most, in memory: as they are now.
+//!
+//! What is here belongs to one moment, known by a version that every write to these tables raises. A reader
+//! sees one moment too, and uses what is here only where that is the same one:
+//!
+//! * the version is odd from before such a write until after it, and a reader that begins meanwhile does
+//!   without;
+//! * a row counts as found only if the version is still the reader's after the look-up: a write takes its
+//!   rows out after it has made the version odd, so nobody takes a newer row for theirs;
+//! * a row that was read is put here while the version is held, so that no write comes in between and what
+//!   was before it stays.
+
+use crate::error::Result;
+use crate::table::Table;
+use parking_lot::{Mutex, RwLock};
+use quick_cache::{Equivalent, Weighter, sync::Cache};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a row takes besides its bytes, about.
+const ROW_BYTES: usize = 128;
+
+/// A row, or that there is none.
+type Row = Option<Arc<[u8]>>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    table: Table,
+    key: Box<[u8]>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct KeyRef<'k> {
+    table: Table,
+    key: &'k [u8],
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, other: &Key) -> bool {
+        self.table == other.table && *self.key == *other.key
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl Weighter<Key, Row> for Bytes {
+    fn weight(&self, key: &Key, row: &Row) -> u64 {
+        (ROW_BYTES + key.key.len() + row.as_ref().map_or(0, |row| row.len())) as u64
+    }
+}
+
+/// A moment between two writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version(u64);
+
+/// Rows as they are now.
+#[derive(Debug)]
+pub(crate) struct RowCache {
+    rows: Cache<Key, Row, Bytes>,
+    version: AtomicU64,
+    /// Held shared by whoever puts a row in, exclusively by a write that begins.
+    filling: RwLock<()>,
+    /// Held by a write from beginning to end.
+    writing: Mutex<()>,
+}
+
+impl RowCache {
+    /// An empty one that takes so many bytes at most.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self {
+            rows: Cache::with_weighter(bytes / (2 * ROW_BYTES), bytes as u64, Bytes),
+            version: AtomicU64::new(0),
+            filling: RwLock::new(()),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// Whether rows of that table are kept here: the latest state, and what finds it and a block.
+    pub(crate) const fn holds(table: Table) -> bool {
+        matches!(
+            table,
+            Table::Meta
+                | Table::L2Meta
+                | Table::Headers
+                | Table::Hashes
+                | Table::Numbers
+                | Table::Accounts
+                | Table::Storage
+        )
+    }
+
+    /// The moment that this is; none while a write is under way.
+    pub(crate) fn version(&self) -> Option<Version> {
+        let version = self.version.load(Ordering::SeqCst);
+        version.is_multiple_of(2).then_some(Version(version))
+    }
+
+    /// The row at that moment: from here, or what `read` gives, which is kept if it is still that moment.
+    pub(crate) fn get(
+        &self,
+        version: Version,
+        table: Table,
+        key: &[u8],
+        read: impl FnOnce() -> Result<Option<Vec<u8>>>,
+    ) -> Result<Option<Vec<u8>>> {
+        if !Self::holds(table) {
+            return read();
+        }
+        if let Some(row) = self.rows.get(&KeyRef { table, key })
+            && self.version() == Some(version)
+        {
+            return Ok(row.map(|row| row.to_vec()));
+        }
+        let row = read()?;
+        // Where a write begins right now, it is the next reader who puts the row in.
+        if let Some(_filling) = self.filling.try_read()
+            && self.version() == Some(version)
+        {
+            self.rows.insert(Key { table, key: key.into() }, row.as_deref().map(Arc::from));
+        }
+        Ok(row)
+    }
+
+    /// Runs a write that changes these rows.
+    pub(crate) fn write<'k, T>(
+        &self,
+        changed: impl Iterator<Item = (Table, &'k [u8])>,
+        write: impl FnOnce() -> T,
+    ) -> T {
+        let _writing = self.writing.lock();
+        // Odd; as it was where an earlier write did not come to its end.
+        let odd = self.version.load(Ordering::SeqCst) | 1;
+        {
+            let _filling = self.filling.write();
+            self.version.store(odd, Ordering::SeqCst);
+        }
+        for (table, key) in changed {
+            self.rows.remove(&KeyRef { table, key });
+        }
+        let out = write();
+        self.version.store(odd + 1, Ordering::SeqCst);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    const TABLE: Table = Table::Accounts;
+
+    fn read(cache: &RowCache, version: Version, value: &[u8]) -> Option<Vec<u8>> {
+        cache.get(version, TABLE, b"key", || Ok(Some(value.to_vec()))).unwrap()
+    }
+
+    #[test]
+    fn a_row_is_read_once_between_two_writes() {
+        let cache = RowCache::new(1 << 20);
+        let version = cache.version().unwrap();
+        assert_eq!(read(&cache, version, b"old").unwrap(), b"old");
+        assert_eq!(read(&cache, version, b"not asked").unwrap(), b"old");
+        cache.write([(TABLE, &b"key"[..])].into_iter(), || ());
+        let version = cache.version().unwrap();
+        assert_eq!(read(&cache, version, b"new").unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_reader_from_before_a_write_neither_sees_nor_leaves_a_row() {
+        let cache = RowCache::new(1 << 20);
+        let before = cache.version().unwrap();
+        cache.write([(TABLE, &b"key"[..])].into_iter(), || {
+            assert_eq!(cache.version(), None);
+            assert_eq!(read(&cache, before, b"old").unwrap(), b"old");
+        });
+        let after = cache.version().unwrap();
+        assert_eq!(read(&cache, before, b"old").unwrap(), b"old");
+        assert_eq!(read(&cache, after, b"new").unwrap(), b"new");
+        assert_eq!(read(&cache, before, b"old").unwrap(), b"old");
+        assert_eq!(read(&cache, after, b"not asked").unwrap(), b"new");
+    }
+
+    #[test]
+    fn after_a_write_that_panicked_nothing_is_kept_until_the_next() {
+        let cache = RowCache::new(1 << 20);
+        let write = || cache.write([].into_iter(), || panic!("as a bug would"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).unwrap_err();
+        assert_eq!(cache.version(), None);
+        cache.write([].into_iter(), || assert_eq!(cache.version(), None));
+        assert!(cache.version().is_some());
+    }
+
+    #[test]
+    fn that_there_is_no_row_is_kept_too() {
+        let cache = RowCache::new(1 << 20);
+        let version = cache.version().unwrap();
+        assert_eq!(cache.get(version, TABLE, b"key", || Ok(None)).unwrap(), None);
+        assert_eq!(read(&cache, version, b"not asked"), None);
+    }
+
+    #[test]
+    fn no_more_bytes_are_kept_than_allowed() {
+        let cache = RowCache::new(1 << 16);
+        let version = cache.version().unwrap();
+        for number in 0..10_000u32 {
+            let value = number.to_be_bytes().to_vec();
+            cache.get(version, TABLE, &number.to_be_bytes(), || Ok(Some(value))).unwrap();
+        }
+        assert!(cache.rows.weight() <= 1 << 16);
+        assert!(!cache.rows.is_empty());
+    }
+
+    #[test]
+    fn readers_beside_a_writer_see_their_own_moment() {
+        // Two rows that every write changes together, in a database of versions.
+        let cache = RowCache::new(1 << 20);
+        let database = RwLock::new(HashMap::from([(b"a", 0u64), (b"b", 0)]));
+        let snapshot = || {
+            let before = cache.version();
+            let snapshot = database.read().clone();
+            (before.filter(|version| cache.version() == Some(*version)), snapshot)
+        };
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut hits = 0u32;
+                        loop {
+                            let (version, snapshot) = snapshot();
+                            let Some(version) = version else { continue };
+                            let [a, b] = [b"a", b"b"].map(|key| {
+                                let row = || Ok(Some(snapshot[key].to_be_bytes().to_vec()));
+                                cache.get(version, TABLE, key, row).unwrap().unwrap()
+                            });
+                            assert_eq!(a, snapshot[b"a"].to_be_bytes());
+                            assert_eq!(a, b);
+                            hits += 1;
+                            if snapshot[b"a"] == 2_000 && hits > 100 {
+                                return;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for number in 1..=2_000u64 {
+                let changed = [b"a", b"b"].map(|key| (TABLE, &key[..]));
+                cache.write(changed.into_iter(), || {
+                    database.write().values_mut().for_each(|value| *value = number);
+                });
+            }
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
+    }
+}
