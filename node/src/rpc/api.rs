@@ -1,6 +1,6 @@
 //! `eth_*`: the methods, their parameters and answers.
 
-use super::block::RpcBlock;
+use super::encoded::Json;
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::{
@@ -116,15 +116,15 @@ pub trait EthApi {
         &self,
         number: BlockNumberOrTag,
         full: Option<bool>,
-    ) -> RpcResult<Option<RpcBlock>>;
+    ) -> RpcResult<Option<Json>>;
 
     /// A block by hash; null when there is none.
     #[method(name = "getBlockByHash", blocking)]
-    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> RpcResult<Option<RpcBlock>>;
+    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> RpcResult<Option<Json>>;
 
     /// The receipts of a block; null when there is no such block.
     #[method(name = "getBlockReceipts", blocking)]
-    fn block_receipts(&self, block: BlockId) -> RpcResult<Option<Vec<OpTransactionReceipt>>>;
+    fn block_receipts(&self, block: BlockId) -> RpcResult<Option<Json>>;
 
     /// Number of transactions of a block.
     #[method(name = "getBlockTransactionCountByNumber", blocking)]

@@ -1,6 +1,6 @@
 //! Executing calls that nobody signed, and finding out how much gas a transaction needs.
 
-use super::{error::RpcError, overrides::PrecompileChanges};
+use super::{brief::Brief, error::RpcError, overrides::PrecompileChanges};
 use alloy_eips::Encodable2718;
 use alloy_evm::{
     Evm as _, EvmEnv,
@@ -148,6 +148,20 @@ impl<'a, DB: alloy_evm::Database> Prepared<'a, DB> {
             ExecutionResult::Revert { output, .. } => Err(RpcError::Reverted(output)),
             ExecutionResult::Halt { reason, .. } => Err(RpcError::Execution(halt(&reason))),
         }
+    }
+
+    /// `eth_call` of what is brief: what it returns; none where it is not brief or does not succeed.
+    pub(super) fn brief(mut self) -> Result<Option<Bytes>, RpcError> {
+        let mut brief = Brief::new(self.config.precompiles());
+        let (tx, from, gas) =
+            (self.transaction(self.tx.gas_limit), self.tx.caller, self.tx.gas_limit);
+        let mut evm = self.config.evm_with_inspector(self.env, &mut self.state, &mut brief);
+        let outcome = evm.transact(tx).map_err(|error| refused(error, from, gas))?;
+        drop(evm);
+        Ok(match outcome.result {
+            ExecutionResult::Success { output, .. } if !brief.is_over() => Some(output.into_data()),
+            _ => None,
+        })
     }
 
     /// `eth_createAccessList`: what the call touches, and the gas it uses when that is declared.

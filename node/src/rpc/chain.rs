@@ -1,6 +1,6 @@
 //! Reading the chain for requests: one consistent snapshot of the store each.
 
-use super::{block::FullBlock, error::RpcError};
+use super::{block::FullBlock, encoded::Encoded, error::RpcError};
 use crate::engine::{Engine, Heads};
 use alloy_consensus::Header;
 use alloy_eips::{BlockId, BlockNumberOrTag};
@@ -23,6 +23,7 @@ pub(super) struct Chain {
     pub(super) store: Arc<Store>,
     pub(super) engine: Arc<Engine>,
     recent: Mutex<VecDeque<Arc<FullBlock>>>,
+    pub(super) encoded: Encoded,
 }
 
 impl Chain {
@@ -33,12 +34,18 @@ impl Chain {
             store,
             engine,
             recent: Mutex::new(VecDeque::with_capacity(RECENT_BLOCKS)),
+            encoded: Encoded::new(),
         }
     }
 
     /// A consistent view of this moment.
     pub(super) fn view(&self) -> View<'_> {
         View { chain: self, reader: self.store.reader() }
+    }
+
+    /// The newest block's number.
+    pub(super) fn latest(&self) -> Result<L2Number, RpcError> {
+        Ok(self.store.latest()?.context("the store holds no block")?)
     }
 
     fn recent(&self, hash: B256) -> Option<Arc<FullBlock>> {
@@ -56,7 +63,7 @@ impl Chain {
 
 /// The chain at one moment.
 pub(super) struct View<'a> {
-    chain: &'a Chain,
+    pub(super) chain: &'a Chain,
     pub(super) reader: Reader<'a>,
 }
 

@@ -2,9 +2,10 @@
 
 use super::{
     api::EthApiServer,
-    block::{FullBlock, RpcBlock, pending_transaction},
+    block::{FullBlock, pending_transaction},
     call::{Overrides, Prepared},
     chain::{Chain, View},
+    encoded::{Json, Part},
     error::RpcError,
     fees::SUGGESTED_TIP,
     heavy::HeavyPool,
@@ -86,15 +87,35 @@ impl Eth {
         + 'static,
     ) -> impl Future<Output = RpcResult<T>> {
         let cap = self.call_gas;
-        self.execute(move |chain| {
-            let view = chain.view();
-            let number = view.number(block)?;
-            let header = view.header(number)?;
-            let mut state = view.state(Some(number.0.into()))?;
-            let l1 = chain.evm.l1_block_info(number.0, &mut state)?;
-            run(Prepared::new(&chain.evm, &header, state, l1, request, overrides, cap)?)
-        })
+        self.execute(move |chain| prepared(chain, request, block, overrides, cap, run))
     }
+
+    /// What a call returns if it takes microseconds and succeeds.
+    pub(super) fn brief_call(
+        &self,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+    ) -> Option<Bytes> {
+        let (chain, cap) = (&self.chain, self.call_gas);
+        prepared(chain, request, block, Overrides::default(), cap, |call| call.brief()).ok()?
+    }
+}
+
+/// Puts a request on the state after a block, and runs it.
+fn prepared<T>(
+    chain: &Chain,
+    request: TransactionRequest,
+    block: Option<BlockId>,
+    overrides: Overrides,
+    cap: u64,
+    run: impl FnOnce(Prepared<'_, kedge_store::StateAt<'_, '_>>) -> Result<T, RpcError>,
+) -> Result<T, RpcError> {
+    let view = chain.view();
+    let number = view.number(block)?;
+    let header = view.header(number)?;
+    let mut state = view.state(Some(number.0.into()))?;
+    let l1 = chain.evm.l1_block_info(number.0, &mut state)?;
+    run(Prepared::new(&chain.evm, &header, state, l1, request, overrides, cap)?)
 }
 
 impl Eth {
@@ -154,7 +175,7 @@ impl EthApiServer for Eth {
     }
 
     fn block_number(&self) -> RpcResult<U64> {
-        Ok(U64::from(self.chain.view().latest()?.0))
+        Ok(U64::from(self.chain.latest()?.0))
     }
 
     fn syncing(&self) -> RpcResult<SyncStatus> {
@@ -289,26 +310,18 @@ impl EthApiServer for Eth {
         &self,
         number: BlockNumberOrTag,
         full: Option<bool>,
-    ) -> RpcResult<Option<RpcBlock>> {
-        self.of_block(number.into(), |view, number| {
-            Ok(Some(view.block(number)?.rpc_block(full.unwrap_or(false))))
-        })
+    ) -> RpcResult<Option<Json>> {
+        let part = Part::block(full.unwrap_or(false));
+        self.of_block(number.into(), |view, number| Ok(Some(view.encoded(number, part)?)))
     }
 
-    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> RpcResult<Option<RpcBlock>> {
-        self.of_block(hash.into(), |view, number| {
-            Ok(Some(view.block(number)?.rpc_block(full.unwrap_or(false))))
-        })
+    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> RpcResult<Option<Json>> {
+        let part = Part::block(full.unwrap_or(false));
+        self.of_block(hash.into(), |view, number| Ok(Some(view.encoded(number, part)?)))
     }
 
-    fn block_receipts(&self, block: BlockId) -> RpcResult<Option<Vec<OpTransactionReceipt>>> {
-        self.of_block(block, |view, number| {
-            let block = view.block(number)?;
-            let l1 = view.l1_fees(number)?;
-            let receipts = (0..block.transactions.len())
-                .filter_map(|index| block.receipt(index, &self.chain.evm, &l1));
-            Ok(Some(receipts.collect()))
-        })
+    fn block_receipts(&self, block: BlockId) -> RpcResult<Option<Json>> {
+        self.of_block(block, |view, number| Ok(Some(view.encoded(number, Part::Receipts)?)))
     }
 
     fn count_by_number(&self, number: BlockNumberOrTag) -> RpcResult<Option<U64>> {

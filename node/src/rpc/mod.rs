@@ -8,7 +8,8 @@
 //! | module | its job |
 //! | --- | --- |
 //! | `server` | HTTP and WebSocket on one port, limits, CORS, graceful stop |
-//! | `invalid`, `push` | what the server refuses before a method sees it |
+//! | `front`, `push` | what is answered or refused before a method sees it |
+//! | `at_hand`, `encoded`, `brief` | what is answered at once: JSON of blocks, encoded once; short calls |
 //! | `api`, `eth` | `eth_*` by request and answer, on `chain`, `block`, `fees`, `logs`, `proof` |
 //! | `info` | `eth_*` about the node, and further look-ups |
 //! | `call`, `overrides` | execution that nobody signed: `eth_call`, `eth_estimateGas`, `eth_createAccessList` |
@@ -28,19 +29,22 @@
 
 mod api;
 mod assertions;
+mod at_hand;
 mod block;
+mod brief;
 mod call;
 mod chain;
 mod debug;
 mod discover;
+mod encoded;
 pub mod error;
 mod eth;
 mod fees;
 mod filters;
+mod front;
 mod guard;
 mod heavy;
 mod info;
-mod invalid;
 mod kedge;
 mod logs;
 mod misc;
@@ -67,6 +71,7 @@ pub use api::EthApiServer;
 pub use assertions::{KedgeSubscribeApiClient, KedgeSubscribeApiServer};
 pub use block::{RpcBlock, RpcHeader};
 pub use debug::DebugApiServer;
+pub use encoded::Json;
 pub use filters::EthFilterApiServer;
 pub use heavy::HeavyPool;
 pub use info::{Capabilities, EthInfoApiServer};
@@ -117,10 +122,13 @@ pub async fn serve(
     node: NodeHandle,
     extra: RpcModule<()>,
 ) -> anyhow::Result<ServerHandle> {
-    let mut methods = methods(&config, node)?;
+    let chain = Arc::new(chain::Chain::new(node.params, node.store.clone(), node.engine.clone()));
+    let eth = eth::Eth::new(chain.clone(), node.submission.clone(), &config);
+    let at_hand = at_hand::AtHand::new(eth.clone(), config.max_response_bytes);
+    let mut methods = methods(&config, node, chain, eth)?;
     methods.merge(extra)?;
     discover::add(&mut methods)?;
-    server::start(&config, methods).await.with_context(|| {
+    server::start(&config, methods, at_hand).await.with_context(|| {
         format!(
             "cannot listen on {}: is another program using the port? choose one with --rpc-port",
             config.listen
@@ -128,11 +136,14 @@ pub async fn serve(
     })
 }
 
-fn methods(config: &RpcConfig, node: NodeHandle) -> anyhow::Result<RpcModule<()>> {
-    let chain = Arc::new(chain::Chain::new(node.params, node.store, node.engine.clone()));
+fn methods(
+    config: &RpcConfig,
+    node: NodeHandle,
+    chain: Arc<chain::Chain>,
+    eth: eth::Eth,
+) -> anyhow::Result<RpcModule<()>> {
     let misc = misc::Misc { chain_id: node.params.chain_id };
     let mut module = RpcModule::new(());
-    let eth = eth::Eth::new(chain.clone(), node.submission.clone(), config);
     module.merge(EthApiServer::into_rpc(eth.clone()))?;
     module.merge(EthInfoApiServer::into_rpc(eth.clone()))?;
     module.merge(EthPrepareApiServer::into_rpc(eth))?;

@@ -1,8 +1,9 @@
 //! HTTP and WebSocket on one port.
 
 use super::{
+    at_hand::AtHand,
+    front::{Front, LONGEST},
     heavy::HeavyPool,
-    invalid::InvalidRequests,
     push::{PushOnly, mark_plain_http},
 };
 use jsonrpsee::{
@@ -12,7 +13,7 @@ use jsonrpsee::{
         middleware::{http::ProxyGetRequestLayer, rpc::RpcServiceBuilder},
     },
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tower_http::cors::{Any, CorsLayer};
 
 /// Where the server listens and what it allows.
@@ -99,13 +100,14 @@ impl ServerHandle {
     }
 }
 
-/// Serves `methods`.
+/// Serves `methods`, and what is `at_hand` without them.
 ///
 /// # Errors
 /// When the address cannot be bound.
 pub(super) async fn start(
     config: &RpcConfig,
     methods: impl Into<Methods>,
+    at_hand: AtHand,
 ) -> std::io::Result<ServerHandle> {
     let server_config = ServerConfig::builder()
         .max_request_body_size(config.max_request_bytes)
@@ -121,6 +123,7 @@ pub(super) async fn start(
     // The pair of literals is valid: both are a path and a method name.
     let health = ProxyGetRequestLayer::new([("/health", "kedge_health")])
         .map_err(|error| std::io::Error::other(error.to_string()))?;
+    let (at_hand, longest) = (Arc::new(at_hand), LONGEST.min(config.max_request_bytes));
     let server = Server::builder()
         .set_config(server_config)
         .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(PushOnly))
@@ -128,7 +131,11 @@ pub(super) async fn start(
             tower::ServiceBuilder::new()
                 .layer(cors)
                 .layer(health)
-                .layer(tower::layer::layer_fn(InvalidRequests))
+                .layer(tower::layer::layer_fn(move |inner| Front {
+                    inner,
+                    at_hand: at_hand.clone(),
+                    longest,
+                }))
                 .map_request(mark_plain_http),
         )
         .build(config.listen)

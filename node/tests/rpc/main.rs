@@ -1,6 +1,7 @@
 //! JSON-RPC over a real engine and store: a deposit from a Bitcoin block, then transactions through
 //! `eth_sendRawTransaction`, asked for over HTTP and WebSocket as wallets do.
 
+mod at_hand;
 mod surface;
 mod world;
 

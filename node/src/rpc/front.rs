@@ -1,36 +1,46 @@
-//! JSON that is no request, like `{}`: "invalid request" as JSON-RPC 2.0 has it, where the server would say that
-//! it cannot parse it.
+//! What is answered before the server sees it: requests whose answer is [at hand](AtHand), and JSON that is no
+//! request, like `{}`: "invalid request" as JSON-RPC 2.0 has it, where the server would say that it cannot
+//! parse it.
 
+use super::at_hand::AtHand;
 use jsonrpsee::{
     core::{BoxError, http_helpers::read_body},
-    server::{HttpBody, HttpRequest, HttpResponse},
+    server::{HttpBody, HttpRequest, HttpResponse, http::content_type_is_json},
+    types::Request,
 };
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde::de::IgnoredAny;
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tower::Service;
 
-/// Longer bodies are left to the server: what is no request is short.
-const LONGEST: u32 = 1_024;
+/// Longer bodies are left to the server: what is no request, and what is answered at once, is short.
+pub(super) const LONGEST: u32 = 8 * 1_024;
 const ANSWER: &str =
     r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Invalid request"}}"#;
 
 const UNREADABLE: &str =
     r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}"#;
 
-fn answer(body: &'static str) -> Result<HttpResponse, BoxError> {
-    let mut response = HttpResponse::new(HttpBody::from(body));
-    let json = "application/json; charset=utf-8".parse()?;
-    response.headers_mut().insert("content-type", json);
-    Ok(response)
+fn answer(body: HttpBody) -> HttpResponse {
+    let mut response = HttpResponse::new(body);
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
 }
 
-/// Answers what is valid JSON and neither a request nor a batch.
+/// Answers what is at hand, and what is valid JSON and neither a request nor a batch.
 #[derive(Clone, Debug)]
-pub(super) struct InvalidRequests<S>(pub(super) S);
+pub(super) struct Front<S> {
+    pub(super) inner: S,
+    pub(super) at_hand: Arc<AtHand>,
+    /// Longest body that is looked at, bytes.
+    pub(super) longest: u32,
+}
 
 /// Whether a body is JSON, no batch, and without what makes a request.
 fn is_no_request(body: &[u8]) -> bool {
@@ -42,13 +52,13 @@ fn is_no_request(body: &[u8]) -> bool {
 }
 
 /// Whether the request's body is to be looked at.
-fn is_short_post(request: &HttpRequest) -> bool {
+fn is_short_post(request: &HttpRequest, longest: u32) -> bool {
     let length = request.headers().get("content-length");
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u32>().ok());
-    request.method() == "POST" && length.is_some_and(|length| length <= LONGEST)
+    request.method() == "POST" && length.is_some_and(|length| length <= longest)
 }
 
-impl<S> Service<HttpRequest> for InvalidRequests<S>
+impl<S> Service<HttpRequest> for Front<S>
 where
     S: Service<HttpRequest, Response = HttpResponse, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
@@ -58,24 +68,34 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: HttpRequest) -> Self::Future {
-        if !is_short_post(&request) {
-            return Box::pin(self.0.call(request));
+        let longest = self.longest;
+        if !is_short_post(&request, longest) {
+            return Box::pin(self.inner.call(request));
         }
         // The one that is ready answers; its clone is for the next request.
-        let clone = self.0.clone();
-        let mut inner = std::mem::replace(&mut self.0, clone);
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let at_hand = self.at_hand.clone();
         Box::pin(async move {
+            let is_json = content_type_is_json(&request);
             let (parts, body) = request.into_parts();
-            let Ok((body, _)) = read_body(&parts.headers, body, LONGEST).await else {
+            let Ok((body, _)) = read_body(&parts.headers, body, longest).await else {
                 // Neither an object nor a list, or the connection broke.
-                return answer(UNREADABLE);
+                return Ok(answer(HttpBody::from(UNREADABLE)));
             };
-            if is_no_request(&body) {
-                return answer(ANSWER);
+            match serde_json::from_slice::<Request<'_>>(&body) {
+                Ok(request) if is_json => {
+                    if let Some(response) = at_hand.response(&request) {
+                        return Ok(answer(HttpBody::from(response)));
+                    }
+                }
+                Ok(_) => {}
+                Err(_) if is_no_request(&body) => return Ok(answer(HttpBody::from(ANSWER))),
+                Err(_) => {}
             }
             inner.call(HttpRequest::from_parts(parts, HttpBody::from(body))).await
         })
