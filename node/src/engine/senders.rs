@@ -126,3 +126,76 @@ fn recover_all(payload: &Payload) -> HashMap<Signed, Address> {
         known
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::world::account;
+    use alloy_consensus::{SignableTransaction, TxEip1559};
+    use alloy_eips::Encodable2718;
+    use alloy_primitives::{B256, Bytes, Signature, U256};
+    use alloy_signer::SignerSync;
+    use kedge_genesis::{L1Ref, L2Number};
+
+    fn signed(nonce: u64) -> (OpTxEnvelope, B256) {
+        let tx = TxEip1559 { chain_id: 1, nonce, ..Default::default() };
+        let hash = tx.signature_hash();
+        let signature = account().sign_hash_sync(&hash).unwrap();
+        (OpTxEnvelope::from(tx.into_signed(signature)), hash)
+    }
+
+    fn payload(count: u64) -> Payload {
+        let user = |tx: OpTxEnvelope| PayloadTx::User(tx.encoded_2718().into());
+        let mut transactions: Vec<_> = (0..count).map(|nonce| user(signed(nonce).0)).collect();
+        transactions.push(PayloadTx::User(Bytes::from_static(b"no transaction")));
+        let (number, origin) = (L2Number(1), L1Ref::default());
+        Payload { number, timestamp: 1, origin, sequence_number: 0, transactions }
+    }
+
+    fn parts(signature: &Signature) -> [u8; 65] {
+        let mut bytes = signature.as_bytes();
+        bytes[64] = u8::from(signature.v());
+        bytes
+    }
+
+    #[test]
+    fn all_senders_of_a_block_are_known_while_it_executes_and_no_longer() {
+        let count = || KNOWN.with_borrow(|known| known.as_ref().map(HashMap::len));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let expected = if cores > 1 { 100 } else { 0 };
+        assert_eq!(with_senders(&payload(100), count), Some(expected));
+        assert_eq!(with_senders(&payload(3), count), Some(0), "too few for threads");
+        assert_eq!(count(), None);
+        let senders = with_senders(&payload(100), || {
+            [0, 57, 99].map(|nonce| signed(nonce).0.recover_signer().unwrap())
+        });
+        assert_eq!(senders, [account().address(); 3]);
+    }
+
+    #[test]
+    fn signatures_are_recovered_and_verified_as_by_the_library() {
+        let (tx, hash) = signed(7);
+        let signature = *tx.signature().unwrap();
+        let provider = Remembering;
+        let found = provider.recover_signer_unchecked(&parts(&signature), &hash.0).unwrap();
+        assert_eq!(found, account().address());
+        assert_eq!(signature.recover_address_from_prehash(&hash).unwrap(), found);
+        // Of another message or parity it is somebody else's, and beyond the order nobody's.
+        let other = provider.recover_signer_unchecked(&parts(&signature), &[9; 32]).unwrap();
+        assert_ne!(other, found);
+        let odd = parts(&signature.with_parity(!signature.v()));
+        assert_ne!(provider.recover_signer_unchecked(&odd, &hash.0).ok(), Some(found));
+        let large = parts(&Signature::new(U256::MAX, signature.s(), false));
+        assert!(provider.recover_signer_unchecked(&large, &hash.0).is_err());
+        let mut unknown = parts(&signature);
+        unknown[64] = 4;
+        assert!(provider.recover_signer_unchecked(&unknown, &hash.0).is_err());
+
+        let key = signature.recover_from_prehash(&hash).unwrap().to_encoded_point(false);
+        let key: [u8; 65] = key.as_bytes().try_into().unwrap();
+        let rs: [u8; 64] = parts(&signature)[..64].try_into().unwrap();
+        let verify =
+            |hash: &[u8; 32]| provider.verify_and_compute_signer_unchecked(&key, &rs, hash).ok();
+        assert_eq!((verify(&hash.0), verify(&[9; 32])), (Some(found), None));
+    }
+}
