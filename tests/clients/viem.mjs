@@ -595,12 +595,18 @@ describe("contracts", () => {
     const pending = await http.createPendingTransactionFilter();
     assert.deepEqual(await http.getFilterChanges({ filter }), []);
     const receipt = await transfer(to, 21n);
-    const changes = await http.getFilterChanges({ filter });
+    // Filters learn of a block a moment after receipts can be read.
+    const changes = await until("the event", async () => {
+      const found = await http.getFilterChanges({ filter });
+      return found.length > 0 && found;
+    });
     assert.deepEqual(changes.map(({ args }) => args.value), [21n]);
     assert.deepEqual(await http.getFilterChanges({ filter }), []);
     assert.deepEqual(await http.getFilterLogs({ filter }), changes);
-    assert.ok((await http.getFilterChanges({ filter: blocks })).includes(receipt.blockHash));
-    assert.ok((await http.getFilterChanges({ filter: pending })).includes(receipt.transactionHash));
+    const gives = (filter, hash) =>
+      until(hash, async () => (await http.getFilterChanges({ filter })).includes(hash));
+    await gives(blocks, receipt.blockHash);
+    await gives(pending, receipt.transactionHash);
     for (const each of [filter, blocks, pending]) {
       assert.equal(await http.uninstallFilter({ filter: each }), true);
       assert.equal(await http.uninstallFilter({ filter: each }), false);

@@ -336,11 +336,13 @@ class Contracts(unittest.TestCase):
         events = token.events.Transfer.create_filter(from_block="latest", argument_filters={"to": to})
         blocks, pending = w3.eth.filter("latest"), w3.eth.filter("pending")
         receipt = transfer(to, 21)
-        self.assertEqual([log["args"]["value"] for log in events.get_new_entries()], [21])
+        # Filters learn of a block a moment after receipts can be read.
+        logs = until("the event", events.get_new_entries)
+        self.assertEqual([log["args"]["value"] for log in logs], [21])
         self.assertEqual(events.get_new_entries(), [])
         self.assertEqual([log["args"]["value"] for log in events.get_all_entries()], [21])
-        self.assertIn(receipt["blockHash"], blocks.get_new_entries())
-        self.assertIn(receipt["transactionHash"], pending.get_new_entries())
+        until("the block", lambda: receipt["blockHash"] in blocks.get_new_entries())
+        until("the transaction", lambda: receipt["transactionHash"] in pending.get_new_entries())
         self.assertTrue(w3.eth.uninstall_filter(events.filter_id))
         with self.assertRaises(Web3RPCError) as gone:
             events.get_new_entries()

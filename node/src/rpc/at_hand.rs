@@ -40,7 +40,10 @@ impl AtHand {
             }
             "eth_getTransactionCount" => {
                 let (address, block) = (params.next().ok()?, params.optional_next().ok()?);
-                respond.result(&self.eth.transaction_count(address, block).ok()?)
+                if block == Some(BlockId::pending()) {
+                    return None;
+                }
+                respond.result(&self.eth.nonce(address, block).ok()?)
             }
             "eth_getBlockByNumber" => {
                 let number: BlockNumberOrTag = params.next().ok()?;

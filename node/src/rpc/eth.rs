@@ -119,6 +119,12 @@ fn prepared<T>(
 }
 
 impl Eth {
+    /// The nonce of an account in a block's state.
+    pub(super) fn nonce(&self, address: Address, block: Option<BlockId>) -> Result<U64, RpcError> {
+        let account = self.chain.view().state(block)?.account(address)?;
+        Ok(U64::from(account.map(|account| account.nonce).unwrap_or_default()))
+    }
+
     /// The nonce after everything of an account that waits, here or at the sequencer.
     pub(super) async fn next_nonce(&self, address: Address) -> Result<u64, RpcError> {
         let waiting = match &self.submission {
@@ -206,9 +212,7 @@ impl EthApiServer for Eth {
         if block == Some(BlockId::pending()) {
             return Ok(U64::from(self.next_nonce(address).await?));
         }
-        let view = self.chain.view();
-        let account = view.state(block)?.account(address).map_err(RpcError::from)?;
-        Ok(U64::from(account.map(|account| account.nonce).unwrap_or_default()))
+        Ok(self.nonce(address, block)?)
     }
 
     fn code(&self, address: Address, block: Option<BlockId>) -> RpcResult<Bytes> {
