@@ -159,7 +159,7 @@ impl Link {
             };
             match event {
                 Ok(event) => self.take(&event),
-                Err(RecvError::Lagged(_)) => self.resync(),
+                Err(RecvError::Lagged(_)) => self.make_up(),
                 Err(RecvError::Closed) => anyhow::bail!("the engine stopped"),
             }
         }
@@ -170,7 +170,7 @@ impl Link {
         loop {
             match self.events.try_recv() {
                 Ok(event) => self.take(&event),
-                Err(TryRecvError::Lagged(_)) => self.resync(),
+                Err(TryRecvError::Lagged(_)) => self.make_up(),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
@@ -189,6 +189,15 @@ impl Link {
             EngineEvent::Heads(_)
             | EngineEvent::L1Connected(_)
             | EngineEvent::L1Disconnected(_) => {}
+        }
+    }
+
+    /// Makes up for news that were missed. Removed blocks may have been among them: the write that removed them
+    /// put their transactions into the journal.
+    fn make_up(&mut self) {
+        self.resync();
+        if let Err(error) = self.mempool.restore() {
+            tracing::warn!("transactions of removed blocks may be missing: {error:#}");
         }
     }
 

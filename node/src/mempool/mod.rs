@@ -146,6 +146,8 @@ struct Changes {
 #[derive(Debug, Default)]
 struct Again {
     admitted: usize,
+    /// How many the pool had.
+    known: usize,
     /// How many were no transactions of this chain.
     strange: usize,
     /// What this machine failed at last.
@@ -258,7 +260,7 @@ impl Mempool {
             return Err(error.context("the mempool cannot be restored"));
         }
         if kept > 0 {
-            let stale = kept - again.admitted - again.strange;
+            let stale = kept - again.admitted - again.known - again.strange;
             tracing::info!(restored = again.admitted, stale, "restored the mempool");
         }
         Ok(again.admitted)
@@ -283,7 +285,7 @@ impl Mempool {
             let hash = alloy_primitives::keccak256(&encoded);
             match self.admit(encoded, Arrival::Again) {
                 Ok(_) => again.admitted += 1,
-                Err(PoolError::AlreadyKnown) => {}
+                Err(PoolError::AlreadyKnown) => again.known += 1,
                 // It says nothing about the transaction.
                 Err(PoolError::State(error)) => again.failure = Some(error),
                 Err(error) => {
@@ -341,32 +343,37 @@ impl Mempool {
             // The next one sets it.
             Err(error) => tracing::warn!(%error, "mempool could not read the base fee"),
         }
-        drop(pool);
         self.forget(&changes.removed);
+        drop(pool);
         self.announce(changes.promoted);
     }
 
     /// Drops what has waited too long for a nonce or for funds, as of `now`. Returns how many.
     pub fn expire(&self, now: Instant) -> usize {
-        let removed = self.pool.lock().expire(now);
+        let mut pool = self.pool.lock();
+        let removed = pool.expire(now);
         self.forget(&removed);
         removed.len()
     }
 
     /// Drops everything. Returns how many transactions there were.
     pub fn clear(&self) -> usize {
-        let removed = self.pool.lock().clear();
+        let mut pool = self.pool.lock();
+        let removed = pool.clear();
         self.forget(&removed);
         removed.len()
     }
 
     /// Drops a transaction that execution skipped. Later ones of its sender become queued.
     pub fn discard(&self, hash: &B256) {
-        if self.pool.lock().remove(hash) {
+        let mut pool = self.pool.lock();
+        if pool.remove(hash) {
             self.forget(&[*hash]);
         }
     }
 
+    /// Takes transactions out of the journal. Where they were in the pool, its lock is held: somebody may send
+    /// one of them again, and what is admitted stays in the journal.
     fn forget(&self, hashes: &[B256]) {
         if hashes.is_empty() {
             return;

@@ -267,13 +267,13 @@ impl Pool {
         self.enter(&tx);
         self.unlist(address);
         let sender = self.senders.entry(address).or_insert_with(|| Sender::new(account, now));
-        let before = sender.executable_end();
+        let (before, waited) = (sender.executable_end(), sender.queued() > 0);
         let old = sender.insert(account, tx.clone());
         let mut promoted = sender.executable_from(before);
         if nonce < before && sender.is_executable(nonce) {
             promoted.insert(0, tx);
         }
-        if !promoted.is_empty() {
+        if !promoted.is_empty() || !waited {
             sender.touch(now);
         }
         if let Some(old) = old {
@@ -358,7 +358,14 @@ impl Pool {
         remove: impl FnOnce(&mut Sender) -> Vec<Arc<PooledTransaction>>,
     ) -> Vec<B256> {
         self.unlist(address);
-        let removed = self.senders.get_mut(&address).map(remove).unwrap_or_default();
+        let mut removed = Vec::new();
+        if let Some(sender) = self.senders.get_mut(&address) {
+            let waited = sender.queued() > 0;
+            removed = remove(sender);
+            if !waited {
+                sender.touch(Instant::now());
+            }
+        }
         for tx in &removed {
             self.leave(tx);
         }

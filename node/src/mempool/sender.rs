@@ -78,7 +78,7 @@ pub(super) struct Sender {
     /// What they cost at most, wei.
     cost: U256,
     lowest: Lowest,
-    /// When the sender came, or last had a transaction become executable.
+    /// The last time when nothing was queued, or a transaction became executable.
     since: Instant,
     /// Where the pool has listed it.
     pub(super) place: Option<Place>,
