@@ -6,7 +6,7 @@ use crate::stream::VerifiedBlock;
 use alloy_primitives::B256;
 use kedge_bridge::derive::{BlockFault, EpochInfo, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
-use kedge_store::{Change, L2Rows, StoreError, Table};
+use kedge_store::{Change, L1Rows, L2Rows, StoreError, Table};
 use kedge_vm::ExecutedBlock;
 use std::sync::Arc;
 
@@ -99,6 +99,17 @@ impl Engine {
         if self.store.hash(parent)? != Some(first.block().parent_hash) {
             let contradicted = parent <= heads.safe.number;
             return nothing(if contradicted { NotAdopted::Contradicted } else { NotAdopted::Fork });
+        }
+
+        if new.len() as u64 <= heads.latest.number.0.saturating_sub(parent.0) {
+            // Too few to take the place of what is there: nothing is taken back or executed for them.
+            for block in new {
+                let origin = block.origin();
+                if self.store.l1_height(origin.hash)? != Some(origin.height) {
+                    return nothing(NotAdopted::WaitsForOrigin(origin));
+                }
+            }
+            return nothing(NotAdopted::Conflict);
         }
 
         let mut change = self.store.change();

@@ -19,6 +19,8 @@ pub const VERSION: u8 = 0;
 const BLOCK_TAG: &[u8] = b"kedge/block";
 /// Most bytes of transactions in one signed block. The gas limit allows less: a byte costs at least 4 gas.
 pub const MAX_BLOCK_BYTES: usize = 4_500_000;
+/// Gas that any transaction costs at least.
+const MIN_TRANSACTION_GAS: u64 = 21_000;
 
 /// A block that the sequencer made: what it decided of the block, what it came to, and its signature.
 ///
@@ -53,7 +55,7 @@ pub enum SignatureFault {
     /// Another version of the format.
     #[error("version {0} of signed blocks, this program knows {VERSION}")]
     Version(u8),
-    /// More bytes than a block can have.
+    /// More bytes or transactions than a block can have.
     #[error("the block is larger than any can be")]
     Oversized,
     /// The signature is not the sequencer's signature of this block.
@@ -148,7 +150,9 @@ impl SignedBlock {
         if self.version != VERSION {
             return Err(SignatureFault::Version(self.version));
         }
-        if self.size() > MAX_BLOCK_BYTES {
+        // Empty ones are many in a message, and each is hashed.
+        let most = params.block_gas_limit / MIN_TRANSACTION_GAS;
+        if self.transactions.len() as u64 > most || self.size() > MAX_BLOCK_BYTES {
             return Err(SignatureFault::Oversized);
         }
         let key = params.keys.and_then(|keys| XOnlyPublicKey::from_slice(&keys.sequencer).ok());

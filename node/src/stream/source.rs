@@ -47,6 +47,8 @@ const MAX_REPEATS: u32 = 1_024;
 const MAX_BRANCH: usize = 1_024;
 /// The same in bytes of transactions.
 const MAX_BRANCH_BYTES: usize = 32 << 20;
+/// Longest account of why a connection ended, characters.
+const MAX_PROBLEM: usize = 256;
 
 /// A node that blocks are taken from.
 #[derive(Debug)]
@@ -76,7 +78,8 @@ enum End {
 type Outcome<T> = Result<T, End>;
 
 fn dropped(verdict: Verdict, why: impl ToString) -> End {
-    End::Dropped(verdict, why.to_string())
+    // It goes into logs and answers, and may be in the source's words.
+    End::Dropped(verdict, why.to_string().chars().take(MAX_PROBLEM).collect())
 }
 
 impl From<EngineError> for End {
@@ -315,11 +318,14 @@ impl Following<'_> {
         loop {
             let safe = self.engine.heads().safe.number;
             let Some(first) = branch.first().map(VerifiedBlock::number) else { return Ok(()) };
-            let bytes: usize = branch.iter().map(|block| block.block().size()).sum();
+            let size = |blocks: &[VerifiedBlock]| -> usize {
+                blocks.iter().map(|block| block.block().size()).sum()
+            };
+            let mut bytes = size(&branch);
             let room = MAX_BRANCH.saturating_sub(branch.len());
             let missing = usize::try_from(first.0.saturating_sub(safe.next().0));
             let count = missing.unwrap_or(usize::MAX).min(branch.len()).min(room);
-            if count == 0 || bytes > MAX_BRANCH_BYTES {
+            if count == 0 {
                 self.give_up(Verdict::Unresolved);
                 return Ok(());
             }
@@ -328,8 +334,9 @@ impl Following<'_> {
                 let done = earlier.len();
                 let from = L2Number(first.0.saturating_sub((count - done) as u64));
                 let page = self.page(from, (count - done).min(PAGE_BLOCKS)).await?;
-                if page.is_empty() {
-                    // Not signed, or no longer there: what is derived is not passed on.
+                bytes = bytes.saturating_add(size(&page));
+                // Empty where it is not signed, or no longer there: what is derived is not passed on.
+                if page.is_empty() || bytes > MAX_BRANCH_BYTES {
                     self.give_up(Verdict::Unresolved);
                     return Ok(());
                 }
