@@ -16,6 +16,9 @@ use jsonrpsee::{
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tower_http::cors::{Any, CorsLayer};
 
+/// Messages that wait for one WebSocket connection to read them; a signed block may be megabytes.
+const MESSAGE_BUFFER: u32 = 64;
+
 /// Where the server listens and what it allows.
 #[derive(Clone, Debug)]
 pub struct RpcConfig {
@@ -115,6 +118,7 @@ pub(super) async fn start(
         .max_connections(config.max_connections)
         .max_subscriptions_per_connection(config.max_subscriptions)
         .set_batch_request_config(BatchRequestConfig::Limit(config.max_batch))
+        .set_message_buffer_capacity(MESSAGE_BUFFER)
         .enable_ws_ping(PingConfig::new())
         .set_tcp_no_delay(true)
         .set_id_provider(EthSubscriptionId)

@@ -1,6 +1,6 @@
 //! Blocks as the sequencer signed them, for nodes that follow this one.
 
-use super::{chain::Chain, error::RpcError};
+use super::{chain::Chain, error::RpcError, subscribe::SEND_PATIENCE};
 use crate::{
     engine::EngineEvent,
     stream::{PAGE_BLOCKS, PAGE_BYTES, SignedBlock},
@@ -71,8 +71,8 @@ pub(super) async fn stream(
         // A derived block has no signature, and a block may be gone already.
         let Some(block) = block.filter(|block| block.hash == added.hash) else { continue };
         let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), &block)?;
-        if sink.send(message).await.is_err() {
-            return Ok(());
+        if sink.send_timeout(message, SEND_PATIENCE).await.is_err() {
+            return Err("the subscriber is gone or too slow".into());
         }
     }
 }

@@ -13,11 +13,15 @@ use jsonrpsee::{
     types::ErrorObjectOwned,
 };
 use serde::Serialize;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{
     broadcast::{Receiver, error::RecvError},
     watch,
 };
+
+/// How long a subscriber may leave the connection's buffer full. While it does, what the engine tells stays in
+/// memory for it.
+pub(super) const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The heads, as they are now and whenever they move.
 type Heads = watch::Receiver<crate::engine::Heads>;
@@ -51,10 +55,11 @@ impl SubscribeApiServer for Subscriptions {
         kind: SubscriptionKind,
         params: Option<Params>,
     ) -> SubscriptionResult {
-        // Subscribed before it is accepted: nothing after the answer is missed.
-        let events = self.engine.subscribe();
+        // Events are subscribed to before it is accepted: nothing after the answer is missed. And only by those
+        // that read them: what a receiver leaves unread stays in memory.
         match (kind, params.unwrap_or_default()) {
             (SubscriptionKind::NewHeads, _) => {
+                let events = self.engine.subscribe();
                 let sink = pending.accept().await?;
                 forward(sink, events, |event| match event {
                     EngineEvent::NewBlock(block) => vec![FullBlock::of(&block).rpc_header()],
@@ -67,6 +72,7 @@ impl SubscribeApiServer for Subscriptions {
                     Params::Logs(filter) => *filter,
                     _ => Filter::default(),
                 };
+                let events = self.engine.subscribe();
                 let sink = pending.accept().await?;
                 forward(sink, events, move |event| match event {
                     EngineEvent::NewBlock(block) => FullBlock::of(&block).matching(&filter, false),
@@ -165,7 +171,7 @@ async fn forward<E: Clone, T: Serialize>(
                     let message =
                         SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), &item);
                     let Ok(message) = message else { return };
-                    if sink.send(message).await.is_err() {
+                    if sink.send_timeout(message, SEND_PATIENCE).await.is_err() {
                         return;
                     }
                 }
