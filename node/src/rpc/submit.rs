@@ -2,6 +2,8 @@
 
 use super::error::{RpcError, code};
 use crate::{mempool::Mempool, stream};
+use alloy_consensus::transaction::SignerRecoverable as _;
+use alloy_eips::Encodable2718 as _;
 use alloy_primitives::{Address, B256, Bytes, U64, keccak256};
 use jsonrpsee::{
     core::{
@@ -76,15 +78,17 @@ impl Sequencer {
     }
 
     async fn send(&self, encoded: &Bytes) -> Result<B256, RpcError> {
-        let method = "eth_sendRawTransaction";
-        let Some(_asking) = self.ask_once((method, keccak256(encoded))) else {
+        let (method, hash) = ("eth_sendRawTransaction", keccak256(encoded));
+        let Some(_asking) = self.ask_once((method, hash)) else {
             let text = "this transaction is on its way to the sequencer; look for its receipt";
             return Err(RpcError::Unavailable(text.into()));
         };
         let mut refusal = None;
         for (client, name) in &self.0.nodes {
-            match client.request(method, rpc_params![encoded]).await {
-                Ok(hash) => return Ok(hash),
+            let answer: Result<B256, _> = client.request(method, rpc_params![encoded]).await;
+            match answer {
+                Ok(found) if found == hash => return Ok(hash),
+                Ok(_) => tracing::warn!(url = name, "sequencer answered with another hash"),
                 // Another node may know a way that this one does not.
                 Err(ClientError::Call(answer))
                     if matches!(answer.code(), code::UNAVAILABLE | code::UNSUPPORTED) =>
@@ -113,7 +117,12 @@ impl Sequencer {
     pub(super) async fn transaction(&self, hash: B256) -> Option<Transaction> {
         let found: Option<Transaction> =
             self.read("eth_getTransactionByHash", hash, rpc_params![hash]).await?;
-        let mut found = found.filter(|found| found.inner.inner.tx_hash() == hash)?;
+        // The hash and sender that are written there say nothing.
+        let mut found = found.filter(|found| {
+            let tx = &found.inner.inner;
+            keccak256(tx.encoded_2718()) == hash
+                && tx.inner().recover_signer().is_ok_and(|sender| sender == tx.signer())
+        })?;
         // It may be in a block there that is not here yet.
         found.inner.block_hash = None;
         found.inner.block_number = None;
