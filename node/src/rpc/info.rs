@@ -19,6 +19,7 @@ use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::Index;
 use jsonrpsee::{core::RpcResult, proc_macros::rpc};
 use kedge_genesis::L2Number;
+use kedge_store::oldest_state;
 use op_alloy_rpc_types::Transaction;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -104,7 +105,7 @@ struct Head {
     hash: B256,
 }
 
-/// A resource of which nothing is deleted.
+/// From which block on a resource is there; from the first one by default.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Resource {
@@ -144,14 +145,16 @@ impl EthInfoApiServer for Eth {
         let view = self.chain.view();
         let latest = view.latest()?;
         let all = Resource::default();
+        let oldest = oldest_state(&view.reader).map_err(RpcError::from)?;
+        let states = Resource { oldest_block: U64::from(oldest.0), ..all };
         Ok(Capabilities {
             head: Head { number: U64::from(latest.0), hash: view.hash(latest)? },
-            state: all,
+            state: states,
             tx: all,
             logs: all,
             receipts: all,
             blocks: all,
-            stateproofs: all,
+            stateproofs: states,
         })
     }
 
