@@ -380,7 +380,18 @@ impl OtsApiServer for Ots {
     async fn internal_operations(&self, hash: B256) -> RpcResult<Vec<InternalOperation>> {
         let run = move |tracing: &Tracing, chain: &Chain, deadline: Deadline| {
             let traces = of_transaction(tracing, chain, hash, deadline)?.unwrap_or_default();
-            let done = traces.iter().filter(|trace| happened(&traces, trace));
+            // A call's traces follow its own: those of the last that failed are passed over.
+            let mut failed = None;
+            let done = traces.iter().filter(|trace| {
+                let place = trace.trace.trace_address.as_slice();
+                if failed.is_some_and(|failed| place.starts_with(failed)) {
+                    return false;
+                }
+                if trace.trace.error.is_some() {
+                    failed = Some(place);
+                }
+                trace.trace.error.is_none()
+            });
             Ok(done.filter_map(internal_operation).collect())
         };
         self.0.run(run).await
