@@ -33,7 +33,7 @@ pub(super) struct FullBlock {
 
 impl FullBlock {
     /// A block as it was executed.
-    pub(super) fn of(block: &ExecutedBlock) -> Self {
+    fn of(block: &ExecutedBlock) -> Self {
         Self {
             header: block.header.clone(),
             hash: block.hash,
@@ -44,13 +44,32 @@ impl FullBlock {
     }
 
     /// A block that left the chain, without senders.
-    pub(super) fn removed(block: &RemovedBlock) -> Self {
+    fn removed(block: &RemovedBlock) -> Self {
         Self {
             header: block.header.clone(),
             hash: block.hash,
             transactions: block.transactions.clone(),
             senders: Vec::new(),
             receipts: block.receipts.clone(),
+        }
+    }
+
+    /// The logs of a new block that a filter matches, in order.
+    pub(super) fn new_logs(block: &ExecutedBlock, filter: &Filter) -> Vec<Log> {
+        // Most blocks have none for most filters: those are not copied.
+        if filter.matches_bloom(block.header.logs_bloom) {
+            Self::of(block).matching(filter, false)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The logs of a block that left the chain which a filter matches, in order, marked as removed.
+    pub(super) fn removed_logs(block: &RemovedBlock, filter: &Filter) -> Vec<Log> {
+        if filter.matches_bloom(block.header.logs_bloom) {
+            Self::removed(block).matching(filter, true)
+        } else {
+            Vec::new()
         }
     }
 

@@ -1,8 +1,9 @@
 //! `eth_newFilter` and its kind: what happened since the client asked last.
 //!
 //! Each filter has a task that collects for it. A filter that nobody asks for [`EXPIRY`], and one that
-//! collects more than [`MAX_COLLECTED`] between two questions, is gone: the client is told that there is
-//! none, and installs it again.
+//! collects more than [`MAX_COLLECTED`] between two questions, or more than its share of
+//! [`MAX_COLLECTED_BY_ALL`] when there is so much, is gone: the client is told that there is none, and installs
+//! it again.
 
 use super::{
     block::{FullBlock, pending_transaction},
@@ -27,6 +28,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(super) const EXPIRY: Duration = Duration::from_secs(300);
 /// Most logs or hashes that wait for one filter's next question.
 const MAX_COLLECTED: usize = 100_000;
+/// About the most that waits for all filters together.
+const MAX_COLLECTED_BY_ALL: usize = 1_000_000;
 
 /// Filters that are polled.
 #[rpc(server, namespace = "eth")]
@@ -87,12 +90,12 @@ impl Collected {
             (Self::Logs { filter, logs }, EngineEvent::NewBlock(block))
                 if in_range(filter, block.header.number) =>
             {
-                logs.extend(FullBlock::of(block).matching(filter, false));
+                logs.extend(FullBlock::new_logs(block, filter));
             }
             (Self::Logs { filter, logs }, EngineEvent::Removed(block))
                 if in_range(filter, block.header.number) =>
             {
-                logs.extend(FullBlock::removed(block).matching(filter, true));
+                logs.extend(FullBlock::removed_logs(block, filter));
             }
             (Self::Hashes(hashes), EngineEvent::NewBlock(block)) => hashes.push(block.hash),
             _ => {}
@@ -218,7 +221,11 @@ async fn collect<E: Clone>(
                 let mut installed = installed.lock();
                 let Some(filter) = installed.get_mut(&id) else { return };
                 let complete = event.map(|event| add(&mut filter.collected, event)).is_ok();
-                if !complete || filter.collected.len() > MAX_COLLECTED {
+                let own = filter.collected.len();
+                let all: usize = installed.values().map(|filter| filter.collected.len()).sum();
+                let hoards = all > MAX_COLLECTED_BY_ALL
+                    && own.saturating_mul(installed.len()) > MAX_COLLECTED_BY_ALL;
+                if !complete || own > MAX_COLLECTED || hoards {
                     tracing::debug!(%id, "filter fell behind and is removed");
                     installed.remove(&id);
                     return;

@@ -1,6 +1,9 @@
 //! `eth_subscribe`.
 
-use super::{block::FullBlock, submit::Submission};
+use super::{
+    block::{FullBlock, rpc_header},
+    submit::Submission,
+};
 use crate::engine::{Engine, EngineEvent};
 use alloy_rpc_types_eth::{
     Filter,
@@ -62,7 +65,9 @@ impl SubscribeApiServer for Subscriptions {
                 let events = self.engine.subscribe();
                 let sink = pending.accept().await?;
                 forward(sink, events, |event| match event {
-                    EngineEvent::NewBlock(block) => vec![FullBlock::of(&block).rpc_header()],
+                    EngineEvent::NewBlock(block) => {
+                        vec![rpc_header(block.header.clone(), block.hash)]
+                    }
                     _ => Vec::new(),
                 })
                 .await;
@@ -75,10 +80,8 @@ impl SubscribeApiServer for Subscriptions {
                 let events = self.engine.subscribe();
                 let sink = pending.accept().await?;
                 forward(sink, events, move |event| match event {
-                    EngineEvent::NewBlock(block) => FullBlock::of(&block).matching(&filter, false),
-                    EngineEvent::Removed(block) => {
-                        FullBlock::removed(&block).matching(&filter, true)
-                    }
+                    EngineEvent::NewBlock(block) => FullBlock::new_logs(&block, &filter),
+                    EngineEvent::Removed(block) => FullBlock::removed_logs(&block, &filter),
                     _ => Vec::new(),
                 })
                 .await;
