@@ -5,7 +5,7 @@ use super::{
     call::{Overrides, Prepared},
     chain::{Chain, View},
     error::RpcError,
-    guard::Deadline,
+    guard::{Deadline, Room},
     replay::{Replay, Traced, Tracing, inspect_call},
     submit::Submission,
     tracers::GethTracer,
@@ -134,7 +134,8 @@ impl Debug {
         let run = move |tracing: &Tracing, chain: &Chain, deadline: Deadline, options| {
             let view = chain.view();
             let block = view.block(existing(&view, id)?)?;
-            trace_block(chain, &view, &block, GethTracer::new(options, tracing.bytes)?, deadline)
+            let tracer = GethTracer::new(options, tracing.bytes)?;
+            trace_block(chain, &view, &block, tracer, deadline, tracing.room())
         };
         self.traced(options, run).await
     }
@@ -180,6 +181,7 @@ fn trace_block(
     block: &FullBlock,
     tracer: GethTracer,
     deadline: Deadline,
+    mut room: Room,
 ) -> Result<Vec<TraceResult>, RpcError> {
     let mut replay = Replay::new(&chain.evm, view, block, tracer.guarded(deadline)?)?;
     let mut traces = Vec::with_capacity(block.transactions.len());
@@ -190,7 +192,10 @@ fn trace_block(
             Ok(TraceResult::new_success(trace, traced.info.hash))
         })?;
         match traced {
-            Some(trace) => traces.push(trace),
+            Some(trace) => {
+                room.take(&trace)?;
+                traces.push(trace);
+            }
             None => return Ok(traces),
         }
     }
@@ -301,7 +306,7 @@ impl DebugApiServer for Debug {
             let tracer = GethTracer::new(options, tracing.bytes)?;
             let view = chain.view();
             let block = decode_block(&view, &block, tracing.call_gas)?;
-            trace_block(chain, &view, &block, tracer, deadline)
+            trace_block(chain, &view, &block, tracer, deadline, tracing.room())
         };
         self.traced(options.unwrap_or_default(), run).await
     }

@@ -1,4 +1,4 @@
-//! What bounds a trace: time, and memory for what it records.
+//! What bounds a trace: time, memory for what it records, and the answer's size.
 
 use super::error::RpcError;
 use revm::{
@@ -9,7 +9,11 @@ use revm::{
     primitives::{Address, Log, U256},
 };
 use revm_inspectors::tracing::{TraceLimitBehavior, TraceLimits, TracingInspector};
-use std::time::{Duration, Instant};
+use serde::Serialize;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 /// Looking at the clock at each step would take longer than most steps.
 const STEPS_BETWEEN_LOOKS: u32 = 1_024;
@@ -57,6 +61,42 @@ pub(super) enum StepRecord {
     Step,
     /// The step and the whole stack.
     Stack,
+}
+
+/// Room in an answer. Results that are kept until all are there take of it one after the other, so that a
+/// request whose answer would be refused for its size holds no more than that in memory.
+#[derive(Debug)]
+pub(super) struct Room {
+    most: usize,
+    left: usize,
+}
+
+impl Room {
+    pub(super) const fn new(most: usize) -> Self {
+        Self { most, left: most }
+    }
+
+    /// Takes as much as the JSON of `result` is long.
+    pub(super) fn take(&mut self, result: &impl Serialize) -> Result<(), RpcError> {
+        serde_json::to_writer(&mut *self, result).map_err(|_| {
+            RpcError::Limit(format!(
+                "the answer is larger than {} bytes: ask for fewer transactions at a time",
+                self.most
+            ))
+        })
+    }
+}
+
+impl io::Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left =
+            self.left.checked_sub(bytes.len()).ok_or_else(|| io::Error::other("no room"))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An inspector whose recording of steps can be ended while it runs.

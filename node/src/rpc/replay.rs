@@ -5,7 +5,7 @@ use super::{
     call::{Parts, refused},
     chain::{Chain, View},
     error::RpcError,
-    guard::{Deadline, Guarded, Recorder},
+    guard::{Deadline, Guarded, Recorder, Room},
     heavy::HeavyPool,
     server::RpcConfig,
 };
@@ -37,6 +37,8 @@ pub(super) struct Tracing {
     pub(super) bytes: usize,
     /// Most gas of one call.
     pub(super) call_gas: u64,
+    /// Largest answer, bytes.
+    answer: usize,
 }
 
 impl Tracing {
@@ -47,7 +49,13 @@ impl Tracing {
             time: config.trace_time,
             bytes: config.trace_bytes,
             call_gas: config.call_gas,
+            answer: config.max_response_bytes as usize,
         }
+    }
+
+    /// Room for the results of one request.
+    pub(super) const fn room(&self) -> Room {
+        Room::new(self.answer)
     }
 
     /// The chain, for what takes no time.

@@ -16,7 +16,9 @@ use jsonrpsee::{
 use op_alloy_rpc_types::Transaction;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Where transactions go that users send to this node.
 #[derive(Clone, Debug)]
@@ -37,12 +39,19 @@ pub struct Sequencer(Arc<Way>);
 struct Way {
     /// The nodes to ask, in this order, and how they are shown.
     nodes: Vec<(HttpClient, String)>,
-    /// What is being asked now. Nodes that follow each other in a circle would ask forever.
-    asking: Mutex<BTreeSet<Question>>,
+    /// What is being asked now, and the answer once it is there. Nodes that follow each other in a circle
+    /// would ask forever.
+    asking: Mutex<BTreeMap<Question, Answer>>,
 }
 
 /// A method and what it is about.
 type Question = (&'static str, B256);
+
+/// None until the question has been answered, or nobody could answer it.
+type Answer = watch::Receiver<Option<Option<Value>>>;
+
+/// How long a question waits for the answer to the same question. In a circle there will be none.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A question that is being asked until this is dropped.
 struct Asking<'a>(&'a Way, Question);
@@ -72,14 +81,23 @@ impl Sequencer {
         Ok(Self(Arc::new(Way { nodes, asking: Mutex::default() })))
     }
 
-    /// Marks a question as being asked; none when it is already.
-    fn ask_once(&self, question: Question) -> Option<Asking<'_>> {
-        self.0.asking.lock().insert(question).then_some(Asking(&self.0, question))
+    /// Marks a question as being asked; fails with where its answer will be when it is already.
+    fn ask_once(
+        &self,
+        question: Question,
+    ) -> Result<(Asking<'_>, watch::Sender<Option<Option<Value>>>), Answer> {
+        let mut asking = self.0.asking.lock();
+        if let Some(answer) = asking.get(&question) {
+            return Err(answer.clone());
+        }
+        let (tell, answer) = watch::channel(None);
+        asking.insert(question, answer);
+        Ok((Asking(&self.0, question), tell))
     }
 
     async fn send(&self, encoded: &Bytes) -> Result<B256, RpcError> {
         let (method, hash) = ("eth_sendRawTransaction", keccak256(encoded));
-        let Some(_asking) = self.ask_once((method, hash)) else {
+        let Ok(_asking) = self.ask_once((method, hash)) else {
             let text = "this transaction is on its way to the sequencer; look for its receipt";
             return Err(RpcError::Unavailable(text.into()));
         };
@@ -143,7 +161,22 @@ impl Sequencer {
         about: B256,
         params: ArrayParams,
     ) -> Option<T> {
-        let _asking = self.ask_once((method, about))?;
+        let answer = match self.ask_once((method, about)) {
+            Ok((_asking, tell)) => {
+                let answer = self.ask(method, params).await;
+                tell.send_replace(Some(answer.clone()));
+                answer
+            }
+            Err(mut answer) => {
+                let told = tokio::time::timeout(PATIENCE, answer.wait_for(Option::is_some));
+                told.await.ok()?.ok()?.clone()?
+            }
+        };
+        serde_json::from_value(answer?).ok()
+    }
+
+    /// The first answer of a node.
+    async fn ask(&self, method: &'static str, params: ArrayParams) -> Option<Value> {
         for (client, name) in &self.0.nodes {
             match client.request(method, params.clone()).await {
                 Ok(answer) => return Some(answer),

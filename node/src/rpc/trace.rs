@@ -228,7 +228,7 @@ impl TraceApiServer for Trace {
             let l1 = evm.l1_block_info(number.0, &mut state)?;
             let mut state = State::builder().with_database(state).build();
             let (gas, none) = (tracing.call_gas, Overrides::default());
-            let mut all = Vec::with_capacity(calls.len());
+            let (mut all, mut room) = (Vec::with_capacity(calls.len()), tracing.room());
             for (request, types) in calls {
                 deadline.check()?;
                 let (l1, none) = (l1.clone(), none.clone());
@@ -239,6 +239,7 @@ impl TraceApiServer for Trace {
                         Ok((results(&types, inspector, traced)?, traced.outcome.state.clone()))
                     })?;
                 state.commit(changes);
+                room.take(&shown)?;
                 all.push(shown);
             }
             Ok(all)
@@ -303,12 +304,14 @@ impl TraceApiServer for Trace {
             }
             let inspector = inspector(&types, tracing.bytes, deadline);
             let mut replay = Replay::new(&chain.evm, &view, &block, inspector)?;
+            let mut room = tracing.room();
             while let Some(shown) = replay.inspect(|inspector, traced| {
                 Ok(TraceResultsWithTransactionHash {
                     full_trace: results(&types, inspector, traced)?,
                     transaction_hash: traced.info.hash.unwrap_or_default(),
                 })
             })? {
+                room.take(&shown)?;
                 all.push(shown);
             }
             Ok(Some(all))
@@ -327,8 +330,9 @@ impl TraceApiServer for Trace {
             let view = chain.view();
             let Some(number) = view.find(block)? else { return Ok(None) };
             let block = view.block(number)?;
-            let mut all = Vec::new();
+            let (mut all, mut room) = (Vec::new(), tracing.room());
             each_of_block(tracing, chain, &view, &block, deadline, |traces| {
+                room.take(&traces)?;
                 all.extend(traces);
                 Ok(true)
             })?;
@@ -365,7 +369,7 @@ impl TraceApiServer for Trace {
             let mut to_skip = filter.after.unwrap_or_default();
             let count = filter.count.and_then(|count| usize::try_from(count).ok());
             let most = count.unwrap_or(usize::MAX);
-            let mut found = Vec::new();
+            let (mut found, mut room) = (Vec::new(), tracing.room());
             let mut number = first;
             while number <= last && found.len() < most {
                 deadline.check()?;
@@ -375,6 +379,7 @@ impl TraceApiServer for Trace {
                         if to_skip > 0 {
                             to_skip -= 1;
                         } else if found.len() < most {
+                            room.take(&trace)?;
                             found.push(trace);
                         }
                     }
