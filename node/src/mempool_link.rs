@@ -289,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn what_removed_blocks_held_comes_from_the_journal_when_news_of_them_were_missed() {
+        let mut world = World::new();
+        let deposit = world.deposit(account().address(), 100_000_000);
+        world.mine(vec![deposit]);
+        world.build(vec![]).unwrap();
+        // As the write does that removes a block.
+        let tx = world.plain_transfer(Address::repeat_byte(9), U256::ONE);
+        let journal = StoreJournal::new(world.engine.store().clone());
+        journal.put(keccak256(&tx), &tx).unwrap();
+        let (mempool, mut link) = mempool(&world);
+        link.make_up();
+        assert!(mempool.get(&keccak256(&tx)).is_some());
+    }
+
+    #[test]
     fn rows_of_the_journal_whose_key_is_not_their_hash_are_counted_and_removed() {
         let mut world = World::new();
         let deposit = world.deposit(account().address(), 100_000_000);

@@ -585,6 +585,15 @@ fn what_waits_too_long_for_a_nonce_expires_and_nothing_else() {
 }
 
 #[test]
+fn what_begins_to_wait_has_its_whole_lifetime_however_long_its_sender_is_there() {
+    let (mempool, _, _) = pool();
+    mempool.add(sign(0, transfer(0, GWEI))).expect("pending");
+    let before = Instant::now();
+    mempool.add(sign(0, transfer(2, GWEI))).expect("queued");
+    assert_eq!(mempool.expire(before + PoolLimits::default().queued_lifetime), 0);
+}
+
+#[test]
 fn subscribers_hear_of_a_transaction_once_it_can_be_executed() {
     let (mempool, state, _) = pool_with(config(), 3 * 21_001 * GWEI);
     let mut arrivals = mempool.subscribe();

@@ -295,5 +295,7 @@ mod tests {
         let large =
             SignedBlock { transactions: vec![vec![0; MAX_BLOCK_BYTES + 1].into()], ..signed() };
         assert_eq!(large.verify(params), Err(SignatureFault::Oversized));
+        let many = SignedBlock { transactions: vec![Bytes::new(); 1 << 20], ..signed() };
+        assert_eq!(many.verify(params), Err(SignatureFault::Oversized));
     }
 }

@@ -220,6 +220,8 @@ fn the_longest_chain_that_the_sequencer_signed_is_latest_and_of_two_as_long_the_
     assert_ne!(second[0].block().hash, first[0].block().hash);
     assert_eq!(pair.adopt(&second[..1]), nothing(NotAdopted::Conflict));
     assert_eq!(pair.adopt(&second[..2]), nothing(NotAdopted::Conflict));
+    let bad = forged(&second[0], |it| it.timestamp += 1_000_000);
+    assert_eq!(pair.adopt(&[bad]), nothing(NotAdopted::Conflict), "too few are not executed");
     assert_eq!(pair.adopt(&second[2..]), nothing(NotAdopted::Fork));
     assert_eq!(pair.latest(), held);
     // Longer, but for a block that is none.
