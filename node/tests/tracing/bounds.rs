@@ -150,3 +150,23 @@ async fn a_traced_call_gets_no_more_gas_than_the_server_gives() -> anyhow::Resul
     assert!(u64::from_str_radix(gas.trim_start_matches("0x"), 16)? < 100_000, "{gas}");
     Ok(())
 }
+
+#[tokio::test]
+async fn traces_of_many_transactions_end_where_their_answer_would_be_too_large()
+-> anyhow::Result<()> {
+    let t = Traces::new().await?;
+    let (_server, client) = server(&t, RpcConfig { max_response_bytes: 1_000, ..config() }).await?;
+    let calls = json!([[{ "to": t.outer }, ["trace"]], [{ "to": t.outer }, ["trace"]]]);
+    for (method, params) in [
+        ("debug_traceBlockByNumber", rpc_params!["0x3", json!({ "tracer": "callTracer" })]),
+        ("trace_block", rpc_params!["0x3"]),
+        ("trace_replayBlockTransactions", rpc_params!["0x3", ["trace"]]),
+        ("trace_filter", rpc_params![json!({ "fromBlock": "0x3", "toBlock": "0x3" })]),
+        ("trace_callMany", rpc_params![calls]),
+    ] {
+        let (code, message, _) = refused(client.request::<Value, _>(method, params).await);
+        assert_eq!(code, -32005, "{method}: {message}");
+        assert!(message.starts_with("the answer is larger than 1000 bytes"), "{method}: {message}");
+    }
+    Ok(())
+}
