@@ -41,14 +41,14 @@ struct Way {
     nodes: Vec<(HttpClient, String)>,
     /// What is being asked now, and the answer once it is there. Nodes that follow each other in a circle
     /// would ask forever.
-    asking: Mutex<BTreeMap<Question, Answer>>,
+    asking: Mutex<BTreeMap<Question, watch::Receiver<Asked>>>,
 }
 
 /// A method and what it is about.
 type Question = (&'static str, B256);
 
-/// None until the question has been answered, or nobody could answer it.
-type Answer = watch::Receiver<Option<Option<Value>>>;
+/// None until the question has been asked; then what was answered, if anybody answered.
+type Asked = Option<Option<Value>>;
 
 /// How long a question waits for the answer to the same question. In a circle there will be none.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -85,7 +85,7 @@ impl Sequencer {
     fn ask_once(
         &self,
         question: Question,
-    ) -> Result<(Asking<'_>, watch::Sender<Option<Option<Value>>>), Answer> {
+    ) -> Result<(Asking<'_>, watch::Sender<Asked>), watch::Receiver<Asked>> {
         let mut asking = self.0.asking.lock();
         if let Some(answer) = asking.get(&question) {
             return Err(answer.clone());
