@@ -540,7 +540,7 @@ fn a_pool_full_of_bytes_makes_room_for_many_bytes() {
         mempool.add(sign(index, transfer(0, GWEI))).expect("ok");
     }
     let wide =
-        TxEip1559 { gas_limit: 50_000, input: vec![1; 2 * small].into(), ..transfer(0, 2 * GWEI) };
+        TxEip1559 { gas_limit: 50_000, input: vec![1; small].into(), ..transfer(0, 2 * GWEI) };
     mempool.add(sign(0, wide)).expect("two give way");
     assert_eq!(mempool.status(0).pending, 2);
     mempool.pool.lock().check_invariants();

@@ -3,9 +3,8 @@
 use super::{block::pending_transaction, chain::Chain, error::RpcError, submit::Submission};
 use crate::mempool::{PoolStatus, PooledTransaction};
 use alloy_primitives::Address;
-use alloy_rpc_types_txpool::{
-    TxpoolContent, TxpoolContentFrom, TxpoolInspect, TxpoolInspectSummary, TxpoolStatus,
-};
+use alloy_consensus::Transaction as _;
+use alloy_rpc_types_txpool::{TxpoolContent, TxpoolContentFrom, TxpoolStatus};
 use jsonrpsee::{core::RpcResult, proc_macros::rpc};
 use op_alloy_rpc_types::Transaction;
 use std::{collections::BTreeMap, sync::Arc};
@@ -24,7 +23,7 @@ pub trait TxPoolApi {
 
     /// Every waiting transaction in a line of text.
     #[method(name = "inspect", blocking)]
-    fn inspect(&self) -> RpcResult<TxpoolInspect>;
+    fn inspect(&self) -> RpcResult<TxpoolContent<String>>;
 
     /// How many there are.
     #[method(name = "status", blocking)]
@@ -36,6 +35,14 @@ pub trait TxPoolApi {
 pub(super) struct TxPool {
     pub(super) chain: Arc<Chain>,
     pub(super) submission: Submission,
+}
+
+/// A transaction in go-ethereum's line of text.
+fn summary(tx: &PooledTransaction) -> String {
+    let tx = &tx.tx;
+    let to = tx.to().map_or("contract creation".to_owned(), |to| to.to_checksum(None));
+    let (value, gas, price) = (tx.value(), tx.gas_limit(), tx.max_fee_per_gas());
+    format!("{to}: {value} wei + {gas} gas × {price} wei")
 }
 
 /// Transactions by sender and nonce.
@@ -72,10 +79,9 @@ impl TxPoolApiServer for TxPool {
         Ok(TxpoolContent { pending, queued }.remove_from(&sender))
     }
 
-    fn inspect(&self) -> RpcResult<TxpoolInspect> {
-        let (pending, queued) =
-            self.all(None, |tx| TxpoolInspectSummary::from_tx(tx.tx.clone()))?;
-        Ok(TxpoolInspect { pending, queued })
+    fn inspect(&self) -> RpcResult<TxpoolContent<String>> {
+        let (pending, queued) = self.all(None, summary)?;
+        Ok(TxpoolContent { pending, queued })
     }
 
     fn status(&self) -> RpcResult<TxpoolStatus> {
