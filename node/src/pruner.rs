@@ -43,7 +43,7 @@ impl FromStr for Prune {
     }
 }
 
-/// Fewest blocks that are pruned at once.
+/// Fewest blocks that are pruned at once: each time the whole history is read.
 const STEP: u64 = 256;
 
 /// Refuses a challenger without the whole history.
@@ -115,8 +115,7 @@ fn prune(
 /// When the store fails.
 pub async fn run(engine: Arc<Engine>, keep: u64, stop: CancellationToken) -> anyhow::Result<()> {
     let mut heads = engine.watch_heads();
-    // The whole history is read where undo records are missing, as after a time without pruning. For an eighth
-    // of what is kept that costs each row a constant number of reads.
+    // A scan for an eighth of what is kept costs each row a constant number of reads.
     let step = STEP.max(keep / 8);
     loop {
         let seen = heads.borrow_and_update().finalized.number;
@@ -220,60 +219,6 @@ mod tests {
         let report = world.store().verify(&mut |_, _| {}).unwrap();
         assert_eq!(report.faults, []);
         assert_eq!(prune_all(&world, 0), 0, "nothing is left to do");
-    }
-
-    /// The blocks whose undo records are there.
-    fn undo_records(world: &World) -> Vec<u64> {
-        let reader = world.store().reader();
-        let keys = reader.all(Table::UndoL2).map(|row| row.unwrap().0);
-        keys.map(|key| u64::from_be_bytes(*key.last_chunk().unwrap())).collect()
-    }
-
-    #[test]
-    fn by_undo_records_the_same_is_dropped_as_by_a_scan() {
-        let [scanned, recorded] = [false, true].map(|records| {
-            let mut world = World::new();
-            if records {
-                world.reopen_to_prune();
-            }
-            let deposit = world.deposit(account().address(), 100_000_000);
-            world.mine(vec![deposit]);
-            world.build(vec![]).unwrap();
-            for _ in 0..2 {
-                (0..8).for_each(|_| round(&mut world));
-                settle(&mut world);
-                let done = oldest(&world);
-                let first = undo_records(&world)[0];
-                let from = if records { done } else { world.engine.heads().finalized.number };
-                assert_eq!(first, from.0 + 1);
-                assert!(prune_all(&world, 0) > 0);
-            }
-            world
-        });
-        assert_eq!(oldest(&recorded), oldest(&scanned));
-        assert_eq!(dump(recorded.store(), Domain::L2), dump(scanned.store(), Domain::L2));
-        assert_eq!(undo_records(&recorded)[0], oldest(&recorded).0 + 1);
-        assert_eq!(recorded.store().verify(&mut |_, _| {}).unwrap().faults, []);
-    }
-
-    #[test]
-    fn what_was_final_before_pruning_began_is_dropped_too() {
-        let mut world = world();
-        (0..8).for_each(|_| round(&mut world));
-        settle(&mut world);
-        world.reopen_to_prune();
-        for _ in 0..2 {
-            assert!(prune_all(&world, 0) > 0);
-            let oldest = oldest(&world);
-            let reader = world.store().reader();
-            for (key, _) in reader.all(Table::TrieHistory).map(Result::unwrap) {
-                assert!(u64::from_be_bytes(*key.last_chunk().unwrap()) > oldest.0);
-            }
-            drop(reader);
-            assert!(undo_records(&world)[0] > oldest.0);
-            settle(&mut world);
-        }
-        assert_eq!(world.store().verify(&mut |_, _| {}).unwrap().faults, []);
     }
 
     #[test]

@@ -156,9 +156,7 @@ impl Engine {
         if now > before {
             change.put_finalized(now)?;
             for number in before.next().0..=now.0 {
-                if !self.options.prune {
-                    change.forget(Domain::L2, number);
-                }
+                change.forget(Domain::L2, number);
                 change.forget_signature(L2Number(number))?;
             }
         }

@@ -2,8 +2,8 @@
 
 use super::{block::pending_transaction, chain::Chain, error::RpcError, submit::Submission};
 use crate::mempool::{PoolStatus, PooledTransaction};
-use alloy_primitives::Address;
 use alloy_consensus::Transaction as _;
+use alloy_primitives::Address;
 use alloy_rpc_types_txpool::{TxpoolContent, TxpoolContentFrom, TxpoolStatus};
 use jsonrpsee::{core::RpcResult, proc_macros::rpc};
 use op_alloy_rpc_types::Transaction;

@@ -8,7 +8,7 @@ use crate::cache::RowCache;
 use crate::codec::{Codec, decode, encode};
 use crate::db::{Durability, Store};
 use crate::error::{Result, StoreError};
-use crate::read::{Rows, corrupt};
+use crate::read::Rows;
 use crate::table::{Domain, Table};
 use rocksdb::WriteBatch;
 use std::collections::BTreeMap;
@@ -108,7 +108,9 @@ impl<'s> Change<'s> {
         let table = undo_table(domain);
         let key = number.to_be_bytes();
         let record = self.get(table, &key)?.ok_or(StoreError::NoUndo { domain, number })?;
-        for (of, row, value) in recorded(table, &key, &record)? {
+        let rows: Vec<(u8, (Vec<u8>, Value))> = decode(table, &key, &record)?;
+        for (number, (row, value)) in rows {
+            let of = Table::from_number(number).ok_or_else(|| crate::read::corrupt(table, &key))?;
             self.set(of, row, value);
         }
         self.set(table, key.to_vec(), None);
@@ -215,21 +217,6 @@ impl<'s> Change<'s> {
             rows.insert(key, value);
         }
     }
-}
-
-/// The rows of an undo record: table, key, and the value from before the block.
-pub(crate) fn recorded(
-    table: Table,
-    key: &[u8],
-    record: &[u8],
-) -> Result<Vec<(Table, Vec<u8>, Value)>> {
-    let rows: Vec<(u8, (Vec<u8>, Value))> = decode(table, key, record)?;
-    rows.into_iter()
-        .map(|(number, (row, value))| {
-            let of = Table::from_number(number).ok_or_else(|| corrupt(table, key))?;
-            Ok((of, row, value))
-        })
-        .collect()
 }
 
 const fn undo_table(domain: Domain) -> Table {

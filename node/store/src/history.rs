@@ -5,8 +5,7 @@
 //! drops the changes up to a block; states after earlier blocks are gone then. Which block may be pruned to
 //! is for the node to decide: proofs need the states at which open assertions begin.
 
-use crate::change::recorded;
-use crate::codec::{decode, encode};
+use crate::codec::decode;
 use crate::db::{Durability, Store};
 use crate::error::Result;
 use crate::l1::finalized;
@@ -22,11 +21,7 @@ use rocksdb::WriteBatch;
 pub(crate) const HISTORY: [Table; 3] =
     [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory];
 
-/// The oldest block after which the state is kept.
 const PRUNED: &[u8] = b"pruned";
-
-/// There while a scan of the whole history has not ended.
-const PRUNING: &[u8] = b"pruning";
 
 /// Rows that pruning deletes in one write.
 const PRUNED_AT_ONCE: usize = 4_096;
@@ -55,9 +50,6 @@ impl Store {
     /// is not final may be unwound. `go_on` is asked now and then, with the rows dropped so far; where it
     /// says no, the rest waits for the next call. Returns how many rows were dropped.
     ///
-    /// The undo record of a block tells which changes are its own, so where these are there still the work
-    /// follows the blocks that are pruned. From the first one on that is not, the whole history is read.
-    ///
     /// May run while the engine writes: no later block touches these rows, and readers keep what their
     /// snapshot has.
     ///
@@ -68,91 +60,35 @@ impl Store {
         oldest: L2Number,
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<u64> {
-        let done = oldest_state(self)?;
-        let oldest = oldest.min(finalized(self)?).max(done);
+        let oldest = oldest.min(finalized(self)?).max(oldest_state(self)?);
         let mut dropped = 0;
-        let begun = self.get(Table::Meta, PRUNING)?.is_some();
-        if begun || !self.prune_by_records(done.next(), oldest, &mut dropped, &mut go_on)? {
-            self.prune_by_scan(oldest, &mut dropped, &mut go_on)?;
-        }
-        Ok(dropped)
-    }
-
-    /// Drops what the blocks from `first` to `last` changed, each together with its undo record. False where
-    /// a record is not there.
-    fn prune_by_records(
-        &self,
-        first: L2Number,
-        last: L2Number,
-        dropped: &mut u64,
-        go_on: &mut impl FnMut(u64) -> bool,
-    ) -> Result<bool> {
-        let mut batch = WriteBatch::default();
-        for number in first.0..=last.0 {
-            let key = number.to_be_bytes();
-            let Some(record) = self.get(Table::UndoL2, &key)? else {
-                self.write(batch, Durability::Buffered)?;
-                return Ok(false);
-            };
-            for (table, row, _) in recorded(Table::UndoL2, &key, &record)? {
-                if HISTORY.contains(&table) {
-                    self.drop_change(&mut batch, table, &row);
-                    *dropped += 1;
-                }
-            }
-            batch.delete_cf(self.family(Table::UndoL2), key);
-            // In one write with the rows, so that nobody reads what is half dropped.
-            batch.put_cf(self.family(Table::Meta), PRUNED, encode(&L2Number(number)));
-            if batch.len() >= PRUNED_AT_ONCE {
-                self.write(std::mem::take(&mut batch), Durability::Buffered)?;
-                if !go_on(*dropped) {
-                    return Ok(true);
-                }
-            }
-        }
-        self.write(batch, Durability::Buffered)?;
-        Ok(true)
-    }
-
-    /// Drops all changes up to block `oldest`, and undo records that are left of such blocks.
-    fn prune_by_scan(
-        &self,
-        oldest: L2Number,
-        dropped: &mut u64,
-        go_on: &mut impl FnMut(u64) -> bool,
-    ) -> Result<()> {
-        // First, so that nobody reads what is half dropped, and that it is not forgotten if it is not finished.
+        // First, so that nobody reads what is half dropped.
         let mut change = self.change();
-        change.put(Table::Meta, PRUNED, encode(&oldest))?;
-        change.put(Table::Meta, PRUNING, Vec::new())?;
+        change.put(Table::Meta, PRUNED, crate::codec::encode(&oldest))?;
         change.commit(Durability::Synced)?;
-        for table in HISTORY.into_iter().chain([Table::UndoL2]) {
-            let reader = self.reader();
+        for table in HISTORY {
+            let (reader, family) = (self.reader(), self.family(table));
             let mut batch = WriteBatch::default();
-            for key in reader.keys(table) {
-                let key = key?;
+            for entry in reader.all(table) {
+                let (key, _) = entry?;
                 if split_at(&key).is_some_and(|(_, number)| number <= oldest) {
-                    self.drop_change(&mut batch, table, &key);
-                    *dropped += u64::from(table != Table::UndoL2);
+                    batch.delete_cf(family, &key);
+                    if table == Table::AccountHistory {
+                        // Which blocks touched an account stays known.
+                        batch.put_cf(self.family(Table::AccountReads), &key, []);
+                    }
+                    dropped += 1;
                 }
                 if batch.len() >= PRUNED_AT_ONCE {
                     self.write(std::mem::take(&mut batch), Durability::Buffered)?;
-                    if !go_on(*dropped) {
-                        return Ok(());
+                    if !go_on(dropped) {
+                        return Ok(dropped);
                     }
                 }
             }
             self.write(batch, Durability::Buffered)?;
         }
-        self.delete(Table::Meta, PRUNING, Durability::Buffered)
-    }
-
-    fn drop_change(&self, batch: &mut WriteBatch, table: Table, key: &[u8]) {
-        batch.delete_cf(self.family(table), key);
-        if table == Table::AccountHistory {
-            // Which blocks touched an account stays known.
-            batch.put_cf(self.family(Table::AccountReads), key, []);
-        }
+        Ok(dropped)
     }
 }
 

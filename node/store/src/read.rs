@@ -104,23 +104,6 @@ impl<'s> Reader<'s> {
         self.iterate(table, IteratorMode::Start, None)
     }
 
-    /// The keys of a table, in order.
-    pub(crate) fn keys<'r>(
-        &'r self,
-        table: Table,
-    ) -> impl Iterator<Item = Result<Vec<u8>>> + use<'r, 's> {
-        let mut rows = self.snapshot.raw_iterator_cf(self.store.family(table));
-        rows.seek_to_first();
-        std::iter::from_fn(move || {
-            let key = rows.key().map(<[u8]>::to_vec);
-            if key.is_some() {
-                rows.next();
-                return key.map(Ok);
-            }
-            rows.status().err().map(|source| Err(self.store.error(source)))
-        })
-    }
-
     /// The last row of a table.
     ///
     /// # Errors
