@@ -47,9 +47,8 @@ impl Cast {
     /// When it fails.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         let cast = modules()?.join("@foundry-rs/cast-linux-amd64/bin/cast");
-        let mut all = arguments.to_vec();
-        all.extend(["--rpc-url", &self.rpc]);
-        read(&cast, all).await
+        let url = ["--rpc-url", &self.rpc];
+        read(&cast, with_options(arguments, &url)).await
     }
 
     /// What a command prints as JSON.
@@ -57,11 +56,16 @@ impl Cast {
     /// # Errors
     /// When it fails.
     pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let mut all = arguments.to_vec();
-        all.push("--json");
-        let text = self.run(&all).await?;
+        let text = self.run(&with_options(arguments, &["--json"])).await?;
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
+}
+
+/// A command with further options, which go before `--create`: what follows that is the code and its arguments.
+fn with_options<'a>(arguments: &[&'a str], options: &[&'a str]) -> Vec<&'a str> {
+    let create = arguments.iter().position(|argument| *argument == "--create");
+    let (own, code) = arguments.split_at(create.unwrap_or(arguments.len()));
+    [own, options, code].concat()
 }
 
 /// Writes a program with the command line of the native `solc` that runs the compiler from npm.
