@@ -47,8 +47,10 @@ impl Cast {
     /// When it fails.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         let cast = modules()?.join("@foundry-rs/cast-linux-amd64/bin/cast");
-        let url = ["--rpc-url", &self.rpc];
-        read(&cast, with_options(arguments, &url)).await
+        // The place of a mapping's entry is computed: that command knows no node.
+        let url: &[&str] =
+            if arguments.first() == Some(&"index") { &[] } else { &["--rpc-url", &self.rpc] };
+        read(&cast, with_options(arguments, url)).await
     }
 
     /// What a command prints as JSON.

@@ -10,7 +10,6 @@ interface Vm {
     function expectRevert(bytes calldata) external;
     function createSelectFork(string calldata, uint256) external returns (uint256);
     function createSelectFork(string calldata, bytes32) external returns (uint256);
-    function getBlockNumber() external view returns (uint256);
     function envAddress(string calldata) external view returns (address);
     function envBytes32(string calldata) external view returns (bytes32);
     function envString(string calldata) external view returns (string memory);
