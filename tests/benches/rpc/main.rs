@@ -20,7 +20,7 @@ const FULL: usize = 780;
 const SENDERS: u64 = 1_000;
 const TRANSFERS: usize = 8;
 /// What each of them is given, wei.
-const FUNDS: u64 = 10_000_000_000_000_000;
+const FUNDS: u64 = 1_000_000_000_000_000;
 /// Each rate is measured so often and for so long, the best counting: what disturbs only ever takes away.
 const ROUNDS: usize = 3;
 const TIME: Duration = Duration::from_secs(2);
