@@ -332,7 +332,7 @@ mod tests {
             for domain in [Domain::L1, Domain::L2] {
                 assert_eq!(dump(&store, domain), dump(world.store(), domain));
             }
-            let expected = own.then(|| vec![1]);
+            let expected = own.then(|| vec![1].into());
             assert_eq!(store.get(Table::OwnTxs, OWN).unwrap(), expected);
             assert!(store.verify(&mut |_, _| {}).unwrap().is_sound());
             let found = fs::read_dir(copy.join(STORE)).unwrap().any(|file| {

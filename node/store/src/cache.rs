@@ -12,16 +12,16 @@
 
 use crate::error::Result;
 use crate::table::Table;
+use alloy_primitives::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quick_cache::{Equivalent, Weighter, sync::Cache};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a row takes besides its bytes, about.
 const ROW_BYTES: usize = 128;
 
 /// A row, or that there is none.
-type Row = Option<Arc<[u8]>>;
+type Row = Option<Bytes>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -42,9 +42,9 @@ impl Equivalent<Key> for KeyRef<'_> {
 }
 
 #[derive(Clone, Debug)]
-struct Bytes;
+struct Weight;
 
-impl Weighter<Key, Row> for Bytes {
+impl Weighter<Key, Row> for Weight {
     fn weight(&self, key: &Key, row: &Row) -> u64 {
         (ROW_BYTES + key.key.len() + row.as_ref().map_or(0, |row| row.len())) as u64
     }
@@ -57,7 +57,7 @@ pub(crate) struct Version(u64);
 /// Rows as they are now.
 #[derive(Debug)]
 pub(crate) struct RowCache {
-    rows: Cache<Key, Row, Bytes>,
+    rows: Cache<Key, Row, Weight>,
     version: AtomicU64,
     /// Held shared by whoever puts a row in, exclusively by a write that begins.
     filling: RwLock<()>,
@@ -69,7 +69,7 @@ impl RowCache {
     /// An empty one that takes so many bytes at most.
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
-            rows: Cache::with_weighter(bytes / (2 * ROW_BYTES), bytes as u64, Bytes),
+            rows: Cache::with_weighter(bytes / (2 * ROW_BYTES), bytes as u64, Weight),
             version: AtomicU64::new(0),
             filling: RwLock::new(()),
             writing: Mutex::new(()),
@@ -102,22 +102,22 @@ impl RowCache {
         version: Version,
         table: Table,
         key: &[u8],
-        read: impl FnOnce() -> Result<Option<Vec<u8>>>,
-    ) -> Result<Option<Vec<u8>>> {
+        read: impl FnOnce() -> Result<Row>,
+    ) -> Result<Row> {
         if !Self::holds(table) {
             return read();
         }
         if let Some(row) = self.rows.get(&KeyRef { table, key })
             && self.version() == Some(version)
         {
-            return Ok(row.map(|row| row.to_vec()));
+            return Ok(row);
         }
         let row = read()?;
         // Where a write begins right now, it is the next reader who puts the row in.
         if let Some(_filling) = self.filling.try_read()
             && self.version() == Some(version)
         {
-            self.rows.insert(Key { table, key: key.into() }, row.as_deref().map(Arc::from));
+            self.rows.insert(Key { table, key: key.into() }, row.clone());
         }
         Ok(row)
     }
@@ -152,7 +152,9 @@ mod tests {
     const TABLE: Table = Table::Accounts;
 
     fn read(cache: &RowCache, version: Version, value: &[u8]) -> Option<Vec<u8>> {
-        cache.get(version, TABLE, b"key", || Ok(Some(value.to_vec()))).unwrap()
+        let value = Bytes::copy_from_slice(value);
+        let row = cache.get(version, TABLE, b"key", || Ok(Some(value))).unwrap();
+        row.map(|row| row.to_vec())
     }
 
     #[test]
@@ -204,7 +206,7 @@ mod tests {
         let cache = RowCache::new(1 << 16);
         let version = cache.version().unwrap();
         for number in 0..10_000u32 {
-            let value = number.to_be_bytes().to_vec();
+            let value = number.to_be_bytes().into();
             cache.get(version, TABLE, &number.to_be_bytes(), || Ok(Some(value))).unwrap();
         }
         assert!(cache.rows.weight() <= 1 << 16);
@@ -230,8 +232,8 @@ mod tests {
                             let (version, snapshot) = snapshot();
                             let Some(version) = version else { continue };
                             let [a, b] = [b"a", b"b"].map(|key| {
-                                let row = || Ok(Some(snapshot[key].to_be_bytes().to_vec()));
-                                cache.get(version, TABLE, key, row).unwrap().unwrap()
+                                let row = || Ok(Some(snapshot[key].to_be_bytes().into()));
+                                cache.get(version, TABLE, key, row).unwrap().unwrap().to_vec()
                             });
                             assert_eq!(a, snapshot[b"a"].to_be_bytes());
                             assert_eq!(a, b);

@@ -1,38 +1,45 @@
 //! One atomic write, recording what it overwrites.
 //!
 //! Writes to a table that follows a chain happen inside a *recorded block* of that chain. The value
-//! that a key had when the block was begun goes to the block's undo record, so unwinding a block
-//! restores its domain exactly. Several blocks, of both chains, may be recorded in one change.
+//! that a key had when the block was begun goes to the block's undo record, or to the history where the
+//! table has one and the record names the key, so unwinding a block restores its domain exactly. Several
+//! blocks, of both chains, may be recorded in one change.
 
 use crate::cache::RowCache;
-use crate::codec::{Codec, decode, encode};
+use crate::codec::{Codec, encode};
 use crate::db::{Durability, Store};
 use crate::error::{Result, StoreError};
-use crate::read::Rows;
+use crate::history::change_key;
+use crate::read::{Rows, corrupt, missing};
 use crate::table::{Domain, Table};
+use crate::undo::{self, Before};
+use alloy_primitives::Bytes;
+use kedge_genesis::L2Number;
 use rocksdb::WriteBatch;
 use std::collections::BTreeMap;
 
-type Value = Option<Vec<u8>>;
+type Value = Option<Bytes>;
 
 /// What a recorded block overwrote, by table.
 #[derive(Debug)]
 struct Recording {
     number: u64,
-    previous: Vec<BTreeMap<Vec<u8>, Value>>,
+    before: Vec<undo::Rows>,
 }
 
 impl Recording {
     fn new(number: u64) -> Self {
-        Self { number, previous: Table::ALL.iter().map(|_| BTreeMap::new()).collect() }
+        Self { number, before: Table::ALL.iter().map(|_| BTreeMap::new()).collect() }
     }
 
-    /// Notes what was at `key` before, unless that is known.
-    fn note(&mut self, table: Table, key: &[u8], before: impl FnOnce() -> Value) {
-        if let Some(rows) = self.previous.get_mut(table.index())
-            && !rows.contains_key(key)
-        {
-            rows.insert(key.to_vec(), before());
+    /// Whether the block wrote the row already.
+    fn has(&self, table: Table, key: &[u8]) -> bool {
+        self.before.get(table.index()).is_some_and(|rows| rows.contains_key(key))
+    }
+
+    fn note(&mut self, table: Table, key: &[u8], before: Before) {
+        if let Some(rows) = self.before.get_mut(table.index()) {
+            rows.insert(key.to_vec(), before);
         }
     }
 }
@@ -47,7 +54,7 @@ pub struct Change<'s> {
 }
 
 impl Rows for Change<'_> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         match self.pending.get(table.index()).and_then(|rows| rows.get(key)) {
             Some(value) => Ok(value.clone()),
             None => self.store.get(table, key),
@@ -91,11 +98,8 @@ impl<'s> Change<'s> {
         };
         let table = undo_table(domain);
         let recording = slot.take().ok_or(StoreError::NotRecording { table })?;
-        let tables = Table::ALL.iter().zip(recording.previous);
-        let rows: Vec<(u8, (Vec<u8>, Value))> = tables
-            .flat_map(|(table, rows)| rows.into_iter().map(|row| (table.number(), row)))
-            .collect();
-        self.set(table, recording.number.to_be_bytes().to_vec(), Some(encode(&rows)));
+        let record = undo::encode(Table::ALL.iter().copied().zip(&recording.before));
+        self.set(table, recording.number.to_be_bytes().to_vec(), Some(record.into()));
         Ok(())
     }
 
@@ -103,14 +107,25 @@ impl<'s> Change<'s> {
     /// Blocks must be undone latest first.
     ///
     /// # Errors
-    /// [`StoreError::NoUndo`] when the record is not there (pruned), and what reading reports.
+    /// [`StoreError::NoUndo`] when the record is not there (pruned), [`StoreError::Missing`] when the history
+    /// lacks what the record names, and what reading reports.
     pub fn undo(&mut self, domain: Domain, number: u64) -> Result<()> {
         let table = undo_table(domain);
         let key = number.to_be_bytes();
         let record = self.get(table, &key)?.ok_or(StoreError::NoUndo { domain, number })?;
-        let rows: Vec<(u8, (Vec<u8>, Value))> = decode(table, &key, &record)?;
-        for (number, (row, value)) in rows {
-            let of = Table::from_number(number).ok_or_else(|| crate::read::corrupt(table, &key))?;
+        for (of, row, before) in undo::decode(&record).ok_or_else(|| corrupt(table, &key))? {
+            let value = match before {
+                Before::Absent => None,
+                Before::Value(value) => Some(value.into()),
+                Before::InHistory => {
+                    let (history, change) = change_key(of, &row, L2Number(number))
+                        .ok_or_else(|| corrupt(table, &key))?;
+                    let value = self.get(history, &change)?;
+                    let value = value.ok_or_else(|| missing(history, &change))?;
+                    self.set(history, change, None);
+                    (!value.is_empty()).then_some(value)
+                }
+            };
             self.set(of, row, value);
         }
         self.set(table, key.to_vec(), None);
@@ -122,26 +137,46 @@ impl<'s> Change<'s> {
         self.set(undo_table(domain), number.to_be_bytes().to_vec(), None);
     }
 
-    /// Writes a row.
+    /// Writes a row. Where the table has a history, what was there before the recorded block goes there, and an
+    /// empty value stands for no row.
     ///
     /// # Errors
     /// [`StoreError::NotRecording`] when the table follows a chain and no block of it is being
     /// recorded, and what reading the previous value reports.
-    pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) -> Result<()> {
-        self.replace(table, key, Some(value)).map(drop)
+    pub fn put(&mut self, table: Table, key: &[u8], value: impl Into<Bytes>) -> Result<()> {
+        self.replace(table, key, Some(value.into()))
     }
 
-    /// Writes a row, or deletes it, and gives what was there.
+    /// Deletes a row, if it is there.
     ///
     /// # Errors
     /// As [`Change::put`].
-    pub(crate) fn replace(&mut self, table: Table, key: &[u8], value: Value) -> Result<Value> {
-        let before = self.get(table, key)?;
-        if let Some(recording) = self.recording(table)? {
-            recording.note(table, key, || before.clone());
+    pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
+        self.replace(table, key, None)
+    }
+
+    /// Writes a row, or deletes it.
+    ///
+    /// # Errors
+    /// As [`Change::put`].
+    pub(crate) fn replace(&mut self, table: Table, key: &[u8], value: Value) -> Result<()> {
+        let recording = self.recording(table)?;
+        let number = recording.filter(|it| !it.has(table, key)).map(|it| it.number);
+        if let Some(number) = number {
+            let previous = self.get(table, key)?;
+            let before = match change_key(table, key, L2Number(number)) {
+                Some((history, change)) => {
+                    self.set(history, change, Some(previous.unwrap_or_default()));
+                    Before::InHistory
+                }
+                None => previous.map_or(Before::Absent, |it| Before::Value(it.to_vec())),
+            };
+            if let Some(recording) = self.recording(table)? {
+                recording.note(table, key, before);
+            }
         }
         self.set(table, key.to_vec(), value);
-        Ok(before)
+        Ok(())
     }
 
     /// Writes a row whose key ends in the number of the block that is recorded, so that nothing is there.
@@ -150,9 +185,9 @@ impl<'s> Change<'s> {
     /// [`StoreError::NotRecording`] as [`Change::put`].
     pub(crate) fn add(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
         if let Some(recording) = self.recording(table)? {
-            recording.note(table, &key, || None);
+            recording.note(table, &key, Before::Absent);
         }
-        self.set(table, key, Some(value));
+        self.set(table, key, Some(value.into()));
         Ok(())
     }
 
@@ -162,14 +197,6 @@ impl<'s> Change<'s> {
     /// As [`Change::put`].
     pub(crate) fn put_row<T: Codec>(&mut self, table: Table, key: &[u8], row: &T) -> Result<()> {
         self.put(table, key, encode(row))
-    }
-
-    /// Deletes a row, if it is there.
-    ///
-    /// # Errors
-    /// As [`Change::put`].
-    pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
-        self.replace(table, key, None).map(drop)
     }
 
     /// Makes all of it visible and durable at once, or nothing.
@@ -212,7 +239,8 @@ impl<'s> Change<'s> {
         slot.as_mut().map(Some).ok_or(StoreError::NotRecording { table })
     }
 
-    fn set(&mut self, table: Table, key: Vec<u8>, value: Value) {
+    /// Writes a row, or deletes it, as something that nothing undoes.
+    pub(crate) fn set(&mut self, table: Table, key: Vec<u8>, value: Value) {
         if let Some(rows) = self.pending.get_mut(table.index()) {
             rows.insert(key, value);
         }

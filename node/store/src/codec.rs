@@ -113,8 +113,7 @@ newtype_codec!(L1Height u32, L2Number u64, Sats u64);
 
 impl Codec for Vec<u8> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_length(self.len(), out);
-        out.extend_from_slice(self);
+        put_bytes(self, out);
     }
     fn take(input: &mut &[u8]) -> Option<Self> {
         let count = u32::take(input)?;
@@ -124,8 +123,7 @@ impl Codec for Vec<u8> {
 
 impl Codec for Bytes {
     fn put(&self, out: &mut Vec<u8>) {
-        put_length(self.len(), out);
-        out.extend_from_slice(self);
+        put_bytes(self, out);
     }
     fn take(input: &mut &[u8]) -> Option<Self> {
         Vec::take(input).map(Self::from)
@@ -134,8 +132,7 @@ impl Codec for Bytes {
 
 impl Codec for ScriptBuf {
     fn put(&self, out: &mut Vec<u8>) {
-        put_length(self.len(), out);
-        out.extend_from_slice(self.as_bytes());
+        put_bytes(self.as_bytes(), out);
     }
     fn take(input: &mut &[u8]) -> Option<Self> {
         Vec::take(input).map(Self::from_bytes)
@@ -144,12 +141,17 @@ impl Codec for ScriptBuf {
 
 impl Codec for String {
     fn put(&self, out: &mut Vec<u8>) {
-        put_length(self.len(), out);
-        out.extend_from_slice(self.as_bytes());
+        put_bytes(self.as_bytes(), out);
     }
     fn take(input: &mut &[u8]) -> Option<Self> {
         Self::from_utf8(Vec::take(input)?).ok()
     }
+}
+
+/// Appends bytes with their number before them.
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_length(bytes.len(), out);
+    out.extend_from_slice(bytes);
 }
 
 fn put_length(length: usize, out: &mut Vec<u8>) {
@@ -182,7 +184,7 @@ macro_rules! list_codec {
         }
     )*};
 }
-list_codec!(u32, B256, Address, Txid, Bytes, (u8, (Vec<u8>, Option<Vec<u8>>)));
+list_codec!(u32, B256, Address, Txid, Bytes);
 
 impl<A: Codec, B: Codec> Codec for (A, B) {
     fn put(&self, out: &mut Vec<u8>) {

@@ -6,16 +6,16 @@ use crate::codec::{decode, encode};
 use crate::error::{Result, StoreError};
 use crate::read::{Reader, Rows};
 use crate::table::Table;
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bytes};
 use kedge_genesis::Network;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
     ErrorKind, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 
 /// The layout that this version reads and writes. Raised with every incompatible change.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Which chain a database belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +208,15 @@ impl Store {
         database_error(&self.path, source)
     }
 
+    /// A row as RocksDB gives it, for longer than that has it.
+    pub(crate) fn owned(
+        &self,
+        row: std::result::Result<Option<DBPinnableSlice<'_>>, rocksdb::Error>,
+    ) -> Result<Option<Bytes>> {
+        let row = row.map_err(|source| self.error(source))?;
+        Ok(row.map(|row| Bytes::copy_from_slice(&row)))
+    }
+
     pub(crate) fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
@@ -216,8 +225,8 @@ impl Store {
 }
 
 impl Rows for Store {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let read = || self.db.get_cf(self.family(table), key).map_err(|source| self.error(source));
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        let read = || self.owned(self.db.get_pinned_cf(self.family(table), key));
         match self.cache.version() {
             Some(version) => self.cache.get(version, table, key, read),
             None => read(),
@@ -250,7 +259,7 @@ fn check_unopened(path: &Path, identity: &Identity) -> Result<()> {
     if read(SCHEMA_KEY)?.is_none() {
         return Ok(());
     }
-    check_identity(path, identity, read)?;
+    check_identity(path, identity, |key| Ok(read(key)?.map(Into::into)))?;
     let known = |name: &&String| {
         *name != "default" && !Table::ALL.iter().any(|table| table.name() == name.as_str())
     };
@@ -267,7 +276,7 @@ fn check_unopened(path: &Path, identity: &Identity) -> Result<()> {
 fn check_identity(
     path: &Path,
     identity: &Identity,
-    read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>>,
+    read: impl Fn(&[u8]) -> Result<Option<Bytes>>,
 ) -> Result<()> {
     let get = |key: &[u8]| {
         read(key)?.ok_or_else(|| StoreError::Missing {
@@ -301,7 +310,7 @@ fn check_identity(
         ("genesis hash", GENESIS_KEY, identity.genesis),
     ] {
         let found = get(key)?;
-        if found != expected.as_slice() {
+        if *found != *expected.as_slice() {
             return Err(other(
                 what,
                 expected.to_string(),

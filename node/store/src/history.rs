@@ -9,7 +9,7 @@ use crate::codec::decode;
 use crate::db::{Durability, Store};
 use crate::error::Result;
 use crate::l1::finalized;
-use crate::l2::{AccountRow, L2Rows, slot_key, trie_history_key};
+use crate::l2::{AccountRow, L2Rows, slot_key, trie_key};
 use crate::read::{Reader, Rows, row, successor};
 use crate::table::Table;
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -35,6 +35,28 @@ pub(crate) fn at(prefix: &[u8], number: L2Number) -> Vec<u8> {
 pub(crate) fn split_at(key: &[u8]) -> Option<(&[u8], L2Number)> {
     let (prefix, number) = key.split_last_chunk::<8>()?;
     Some((prefix, L2Number(u64::from_be_bytes(*number))))
+}
+
+/// Table and key, without block number, of what a row of the state was before changes of it. None for the
+/// other tables.
+fn history_of(table: Table, key: &[u8]) -> Option<(Table, Vec<u8>)> {
+    // Length of what names the trie.
+    let owner = match table {
+        Table::Accounts => return Some((Table::AccountHistory, key.to_vec())),
+        Table::Storage => return Some((Table::StorageHistory, key.to_vec())),
+        Table::AccountTrie => 0,
+        Table::StorageTrie => key.len().min(32),
+        _ => return None,
+    };
+    let (owner, path) = key.split_at(owner);
+    // The length keeps paths apart that begin alike. A path has at most 64 nibbles.
+    let (owned, length) = ([u8::from(!owner.is_empty())], [path.len() as u8]);
+    Some((Table::TrieHistory, [&owned, owner, &length, path].concat()))
+}
+
+/// Table and key of what a row of the state was before block `number` changed it. None for the other tables.
+pub(crate) fn change_key(table: Table, key: &[u8], number: L2Number) -> Option<(Table, Vec<u8>)> {
+    history_of(table, key).map(|(history, prefix)| (history, at(&prefix, number)))
 }
 
 /// The oldest block after which the state is kept; genesis where nothing was pruned.
@@ -102,7 +124,7 @@ impl Reader<'_> {
         address: Address,
         number: L2Number,
     ) -> Result<Option<AccountInfo>> {
-        match self.change_after(Table::AccountHistory, address.as_slice(), number)? {
+        match self.change_after(Table::Accounts, address.as_slice(), number)? {
             None => self.account(address),
             Some((_, value)) if value.is_empty() => Ok(None),
             Some((key, value)) => {
@@ -116,8 +138,9 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails.
     pub(crate) fn slot_at(&self, address: Address, slot: U256, number: L2Number) -> Result<U256> {
-        match self.change_after(Table::StorageHistory, &slot_key(address, slot), number)? {
+        match self.change_after(Table::Storage, &slot_key(address, slot), number)? {
             None => self.slot(address, slot),
+            Some((_, value)) if value.is_empty() => Ok(U256::ZERO),
             Some((key, value)) => decode(Table::StorageHistory, &key, &value),
         }
     }
@@ -132,21 +155,22 @@ impl Reader<'_> {
         path: &kedge_vm::Nibbles,
         number: L2Number,
     ) -> Result<Option<Bytes>> {
-        let key = trie_history_key(owner, path);
-        match self.change_after(Table::TrieHistory, &key, number)? {
+        let (table, key) = trie_key(owner, path);
+        match self.change_after(table, &key, number)? {
             None => self.trie_node(owner, path),
             Some((_, value)) if value.is_empty() => Ok(None),
             Some((_, value)) => Ok(Some(value.into_vec().into())),
         }
     }
 
-    /// The first change of a key after a block: its value is the one from before that change.
+    /// The first change of a row of the state after a block: its value is the one from before that change.
     fn change_after(
         &self,
         table: Table,
-        prefix: &[u8],
+        key: &[u8],
         number: L2Number,
     ) -> Result<Option<crate::Row>> {
-        self.first_between(table, &at(prefix, number.next()), successor(prefix))
+        let Some((history, prefix)) = history_of(table, key) else { return Ok(None) };
+        self.first_between(history, &at(&prefix, number.next()), successor(&prefix))
     }
 }

@@ -134,15 +134,26 @@ pub(crate) fn trie_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> (Table,
     }
 }
 
-/// What all rows of one path in the history of trie nodes begin with. The length keeps paths apart that
-/// begin alike.
-pub(crate) fn trie_history_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> Vec<u8> {
-    let mut key = vec![u8::from(owner.is_some())];
-    key.extend(owner.iter().flatten());
-    // A path has at most 64 nibbles.
-    key.push(path.len() as u8);
-    key.extend(path.to_vec());
-    key
+/// The rows of a state and of its tries; none where nothing is stored.
+pub(crate) fn state_rows<'d>(
+    state: &'d StateDiff,
+    trie: &'d TrieDiff,
+) -> impl Iterator<Item = (Table, Vec<u8>, Option<Bytes>)> + use<'d> {
+    let codes = state.codes.iter();
+    let codes = codes.map(|(hash, code)| (Table::Codes, hash.to_vec(), Some(code.clone())));
+    let accounts = state.accounts.iter().map(|(address, account)| {
+        let row = account.map(|account| encode(&AccountRow(account)).into());
+        (Table::Accounts, address.to_vec(), row)
+    });
+    let slots = state.storage.iter().map(|((address, slot), value)| {
+        let row = (!value.is_zero()).then(|| encode(value).into());
+        (Table::Storage, slot_key(*address, *slot).to_vec(), row)
+    });
+    let nodes = trie.nodes.iter().map(|((owner, path), node)| {
+        let (table, key) = trie_key(*owner, path);
+        (table, key, node.clone())
+    });
+    codes.chain(accounts).chain(slots).chain(nodes)
 }
 
 /// Reading the L2 chain. Blocks are those of the one chain up to `latest`.
@@ -267,7 +278,7 @@ pub trait L2Rows: Rows {
         if hash == KECCAK256_EMPTY {
             return Ok(Some(Bytes::new()));
         }
-        Ok(self.get(Table::Codes, hash.as_slice())?.map(Bytes::from))
+        self.get(Table::Codes, hash.as_slice())
     }
 
     /// The node of a trie at `latest`. Owner none is the account trie, else the storage trie of that
@@ -277,7 +288,7 @@ pub trait L2Rows: Rows {
     /// When the database fails.
     fn trie_node(&self, owner: Option<B256>, path: &kedge_vm::Nibbles) -> Result<Option<Bytes>> {
         let (table, key) = trie_key(owner, path);
-        Ok(self.get(table, &key)?.map(Bytes::from))
+        self.get(table, &key)
     }
 
     /// A queued withdrawal.
@@ -384,7 +395,13 @@ impl Change<'_> {
         };
         self.begin(Domain::L2, 0)?;
         self.write_block(&genesis.header, genesis.hash, &payload, &info, &[], &[])?;
-        self.write_state(L2Number(0), &genesis.state, &genesis.trie)?;
+        for address in genesis.state.accounts.keys() {
+            self.add(Table::AccountReads, at(address.as_slice(), L2Number(0)), Vec::new())?;
+        }
+        // Without history: there is no state before it.
+        for (table, key, value) in state_rows(&genesis.state, &genesis.trie) {
+            self.set(table, key, value);
+        }
         self.end(Domain::L2)?;
         // Nothing ever undoes block 0.
         self.forget(Domain::L2, 0);
@@ -417,7 +434,9 @@ impl Change<'_> {
         self.begin(Domain::L2, payload.number.0)?;
         let hashes: Vec<B256> = block.transactions.iter().map(OpTxEnvelope::tx_hash).collect();
         self.write_block(&block.header, block.hash, payload, &info, &hashes, &block.receipts)?;
-        self.write_state(payload.number, &block.state, &block.trie)?;
+        for (table, key, value) in state_rows(&block.state, &block.trie) {
+            self.replace(table, &key, value)?;
+        }
         for address in &block.unchanged {
             self.add(Table::AccountReads, at(address.as_slice(), payload.number), Vec::new())?;
         }
@@ -459,32 +478,6 @@ impl Change<'_> {
             self.put_row(Table::Transactions, transaction.as_slice(), &(number, index))?;
         }
         self.put_row(Table::L2Meta, LATEST, &number)
-    }
-
-    fn write_state(&mut self, number: L2Number, state: &StateDiff, trie: &TrieDiff) -> Result<()> {
-        for (hash, code) in &state.codes {
-            self.put(Table::Codes, hash.as_slice(), code.to_vec())?;
-        }
-        for (address, account) in &state.accounts {
-            let key = address.as_slice();
-            let row = account.map(|account| encode(&AccountRow(account)));
-            let before = self.replace(Table::Accounts, key, row)?.unwrap_or_default();
-            self.add(Table::AccountHistory, at(key, number), before)?;
-        }
-        for ((address, slot), value) in &state.storage {
-            let key = slot_key(*address, *slot);
-            let row = (!value.is_zero()).then(|| encode(value));
-            let before = self.replace(Table::Storage, &key, row)?;
-            let before = before.unwrap_or_else(|| encode(&U256::ZERO));
-            self.add(Table::StorageHistory, at(&key, number), before)?;
-        }
-        for ((owner, path), node) in &trie.nodes {
-            let (table, key) = trie_key(*owner, path);
-            let row = node.as_ref().map(|node| node.to_vec());
-            let before = self.replace(table, &key, row)?.unwrap_or_default();
-            self.add(Table::TrieHistory, at(&trie_history_key(*owner, path), number), before)?;
-        }
-        Ok(())
     }
 
     /// Withdrawals queued by the block, and the sums.

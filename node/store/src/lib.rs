@@ -30,6 +30,7 @@ mod read;
 mod signatures;
 mod state;
 mod table;
+mod undo;
 mod verify;
 
 pub use bonds::{BondEnd, BondRow, BondRows, BondSpendRow};

@@ -1,9 +1,8 @@
 //! A state larger than memory, for a new database.
 
-use crate::codec::encode;
 use crate::db::{Durability, Store};
 use crate::error::{Result, StoreError};
-use crate::l2::{AccountRow, L2Rows, slot_key, trie_key};
+use crate::l2::{L2Rows, state_rows};
 use crate::table::Table;
 use kedge_vm::{StateDiff, TrieDiff};
 use rocksdb::WriteBatch;
@@ -20,26 +19,9 @@ impl Store {
             return Err(StoreError::NotRecording { table: Table::Accounts });
         }
         let mut batch = WriteBatch::default();
-        let mut put = |table, key: &[u8], value: &[u8]| {
-            batch.put_cf(self.family(table), key, value);
-        };
-        for (hash, code) in &state.codes {
-            put(Table::Codes, hash.as_slice(), code);
-        }
-        for (address, account) in &state.accounts {
-            if let Some(account) = account {
-                put(Table::Accounts, address.as_slice(), &encode(&AccountRow(*account)));
-            }
-        }
-        for ((address, slot), value) in &state.storage {
-            if !value.is_zero() {
-                put(Table::Storage, &slot_key(*address, *slot), &encode(value));
-            }
-        }
-        for ((owner, path), node) in &trie.nodes {
-            if let Some(node) = node {
-                let (table, key) = trie_key(*owner, path);
-                put(table, &key, node);
+        for (table, key, value) in state_rows(state, trie) {
+            if let Some(value) = value {
+                batch.put_cf(self.family(table), key, value);
             }
         }
         self.write(batch, Durability::Buffered)

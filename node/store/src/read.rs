@@ -5,7 +5,7 @@ use crate::codec::{Codec, decode};
 use crate::db::Store;
 use crate::error::{Result, StoreError};
 use crate::table::Table;
-use alloy_primitives::hex;
+use alloy_primitives::{Bytes, hex};
 use rocksdb::{Direction, IteratorMode, ReadOptions, Snapshot};
 
 /// Something that rows can be read from.
@@ -14,7 +14,7 @@ pub trait Rows {
     ///
     /// # Errors
     /// What RocksDB reports.
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>>;
 }
 
 /// The decoded row at `key`.
@@ -54,10 +54,10 @@ impl core::fmt::Debug for Reader<'_> {
 }
 
 impl Rows for Reader<'_> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         let read = || {
-            let family = self.store.family(table);
-            self.snapshot.get_cf(family, key).map_err(|source| self.store.error(source))
+            let row = self.snapshot.get_pinned_cf(self.store.family(table), key);
+            self.store.owned(row)
         };
         match self.version {
             Some(version) => self.store.cache.get(version, table, key, read),

@@ -34,6 +34,12 @@ macro_rules! tables {
                 match self { $(Self::$name => Domain::$domain,)* }
             }
 
+            /// Position in [`Table::ALL`].
+            pub(crate) const fn index(self) -> usize {
+                enum Position { $($name,)* }
+                match self { $(Self::$name => Position::$name as usize,)* }
+            }
+
             /// The table of that number.
             pub const fn from_number(number: u8) -> Option<Self> {
                 match number { $($number => Some(Self::$name),)* _ => None }
@@ -84,7 +90,7 @@ tables! {
     24 Storage "storage" L2,
     /// Address and L2 number to the account before that block, absent as empty value.
     25 AccountHistory "account_history" L2,
-    /// Address, slot and L2 number to the value before that block.
+    /// Address, slot and L2 number to the value before that block, zero as empty value.
     26 StorageHistory "storage_history" L2,
     /// Nibble path to node of the account trie.
     27 AccountTrie "account_trie" L2,
@@ -97,7 +103,7 @@ tables! {
     /// Owner, nibble path and L2 number to the trie node before that block, absent as empty value.
     31 TrieHistory "trie_history" L2,
     /// Address and L2 number of each block that loaded the account and left it as it was, or changed it
-    /// and was pruned.
+    /// and was pruned; and of block 0 for each account that it has.
     32 AccountReads "account_reads" L2,
     /// Address, or position and topic, of a log and L2 number, without value.
     33 LogIndex "log_index" L2,
@@ -137,14 +143,9 @@ tables! {
 }
 
 impl Table {
-    /// Number in undo records.
+    /// Number in undo records, below 64.
     pub const fn number(self) -> u8 {
         self as u8
-    }
-
-    /// Position in [`Table::ALL`].
-    pub(crate) fn index(self) -> usize {
-        Self::ALL.iter().position(|table| *table == self).unwrap_or_default()
     }
 }
 

@@ -5,7 +5,8 @@
 //! * The state at `latest` is the one that the last header commits to: every node of the tries has the hash
 //!   by which its parent knows it, every account and slot is in them, and nothing more is.
 //! * Every value in the history is proven against the header of the block before its change, on the nodes
-//!   that the history has for that block.
+//!   that the history has for that block. The undo record of a block that may be unwound names the changes that
+//!   the history has for it, and no others.
 //! * Bitcoin's blocks are a chain with the bodies that their headers commit to, and what was derived from
 //!   them fits the L2 blocks.
 
@@ -81,6 +82,8 @@ impl Verification {
 struct Verifier<'v, 's> {
     reader: Reader<'s>,
     found: Verification,
+    /// Changes that undo records of blocks above the last final one name.
+    recorded: u64,
     progress: &'v mut dyn FnMut(VerifyStep, u64),
 }
 
@@ -91,7 +94,7 @@ impl Store {
     /// When the database cannot be read. What is wrong with its content is in the answer.
     pub fn verify(&self, progress: &mut dyn FnMut(VerifyStep, u64)) -> Result<Verification> {
         let reader = self.reader();
-        let mut verifier = Verifier { reader, found: Verification::default(), progress };
+        let mut verifier = Verifier { reader, found: Verification::default(), recorded: 0, progress };
         verifier.blocks()?;
         verifier.state()?;
         verifier.history()?;

@@ -85,7 +85,8 @@ fn a_database_works_with_the_smallest_cache() {
         store.put(Table::Roles, &key, value(number), Durability::Buffered).unwrap();
     }
     for number in 0..8_192_u32 {
-        assert_eq!(store.get(Table::Roles, &number.to_be_bytes()).unwrap(), Some(value(number)));
+        let found = store.get(Table::Roles, &number.to_be_bytes()).unwrap();
+        assert_eq!(found, Some(value(number).into()));
     }
 }
 
@@ -141,7 +142,7 @@ fn an_uncommitted_change_leaves_nothing() {
     let mut change = store.change();
     change.begin(Domain::L2, 1).unwrap();
     change.put(Table::Accounts, b"a", vec![1]).unwrap();
-    assert_eq!(change.get(Table::Accounts, b"a").unwrap(), Some(vec![1]));
+    assert_eq!(change.get(Table::Accounts, b"a").unwrap(), Some(vec![1].into()));
     assert_eq!(store.get(Table::Accounts, b"a").unwrap(), None);
     drop(change);
     drop(store);
@@ -156,7 +157,52 @@ fn a_reader_does_not_see_later_writes() {
     let reader = store.reader();
     store.put(Table::Roles, b"k", vec![7], Durability::Buffered).unwrap();
     assert_eq!(reader.get(Table::Roles, b"k").unwrap(), None);
-    assert_eq!(store.reader().get(Table::Roles, b"k").unwrap(), Some(vec![7]));
+    assert_eq!(store.reader().get(Table::Roles, b"k").unwrap(), Some(vec![7].into()));
+}
+
+#[test]
+fn what_the_history_has_is_not_in_the_undo_record_and_is_restored_from_there() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(dir.path(), &IDENTITY).unwrap();
+    let value = |byte: u8| vec![byte; 10_000];
+    let mut change = store.change();
+    for (number, written) in [(1, &[1][..]), (2, &[2, 3])] {
+        change.begin(Domain::L2, number).unwrap();
+        for byte in written {
+            change.put(Table::Accounts, b"a", value(*byte)).unwrap();
+        }
+        change.end(Domain::L2).unwrap();
+    }
+    change.commit(Durability::Synced).unwrap();
+    let record = store.get(Table::UndoL2, &2_u64.to_be_bytes()).unwrap().unwrap();
+    assert!(record.len() < 16);
+    let key = [&b"a"[..], &2_u64.to_be_bytes()].concat();
+    assert_eq!(store.get(Table::AccountHistory, &key).unwrap(), Some(value(1).into()));
+    let mut change = store.change();
+    change.undo(Domain::L2, 2).unwrap();
+    assert_eq!(change.get(Table::Accounts, b"a").unwrap(), Some(value(1).into()));
+    assert_eq!(change.get(Table::AccountHistory, &key).unwrap(), None);
+    // And again in the same change, the other way round.
+    change.begin(Domain::L2, 2).unwrap();
+    change.delete(Table::Accounts, b"a").unwrap();
+    change.end(Domain::L2).unwrap();
+    change.undo(Domain::L2, 2).unwrap();
+    change.undo(Domain::L2, 1).unwrap();
+    change.commit(Durability::Synced).unwrap();
+    assert_eq!(dump(&store, Domain::L2), Dump::new());
+}
+
+#[test]
+fn a_record_whose_history_is_gone_is_not_undone() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(dir.path(), &IDENTITY).unwrap();
+    let mut change = store.change();
+    change.begin(Domain::L2, 1).unwrap();
+    change.put(Table::Accounts, b"a", vec![1]).unwrap();
+    change.delete(Table::AccountHistory, &[&b"a"[..], &1_u64.to_be_bytes()].concat()).unwrap();
+    change.end(Domain::L2).unwrap();
+    let error = change.undo(Domain::L2, 1).unwrap_err();
+    assert!(matches!(error, StoreError::Missing { table: "account_history", .. }), "{error}");
 }
 
 #[derive(Clone, Debug)]

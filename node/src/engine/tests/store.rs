@@ -3,6 +3,8 @@
 use super::*;
 use kedge_store::Verification;
 
+const HISTORY: [Table; 3] = [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory];
+
 /// Eight rounds with a transfer, a batch and a withdrawal among them, and two blocks that Bitcoin does not
 /// have.
 fn world() -> World {
@@ -27,22 +29,35 @@ fn verify(world: &World) -> Verification {
     world.store().verify(&mut |_, _| {}).unwrap()
 }
 
-/// Changes a row behind the store's back.
-fn damage(world: &World, table: Table, key: &[u8], value: Option<Vec<u8>>) {
+/// Changes rows as a block that nobody knows of afterwards.
+fn write(world: &World, domain: Domain, write: impl FnOnce(&mut Change<'_>)) {
     let mut change = world.store().change();
-    let domain = table.domain();
     if domain != Domain::Free {
         change.begin(domain, u64::MAX).unwrap();
     }
-    match value {
-        Some(value) => change.put(table, key, value).unwrap(),
-        None => change.delete(table, key).unwrap(),
-    }
+    write(&mut change);
     if domain != Domain::Free {
         change.end(domain).unwrap();
         change.forget(domain, u64::MAX);
     }
     change.commit(Durability::Synced).unwrap();
+}
+
+/// Changes a row behind the store's back.
+fn damage(world: &World, table: Table, key: &[u8], value: Option<Vec<u8>>) {
+    write(world, table.domain(), |change| match value {
+        Some(value) => change.put(table, key, value).unwrap(),
+        None => change.delete(table, key).unwrap(),
+    });
+    // What was there before went to the history.
+    let reader = world.store().reader();
+    for table in HISTORY {
+        for (key, _) in reader.all(table).map(Result::unwrap) {
+            if key.ends_with(&[0xff; 8]) {
+                write(world, Domain::L2, |change| change.delete(table, &key).unwrap());
+            }
+        }
+    }
 }
 
 #[test]
@@ -66,8 +81,7 @@ fn a_sound_store_is_found_sound_and_everything_in_it_was_looked_at() {
     assert_eq!(report.accounts, count(&[Table::Accounts]));
     assert_eq!(report.slots, count(&[Table::Storage]));
     assert_eq!(report.trie_nodes, count(&[Table::AccountTrie, Table::StorageTrie]));
-    let history = [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory];
-    assert_eq!(report.history, count(&history));
+    assert_eq!(report.history, count(&HISTORY));
     assert_eq!(report.l1_blocks, count(&[Table::L1Rows]));
     assert!(report.log_rows > 0 && report.slots > 0 && report.history > 0);
 }
@@ -125,6 +139,28 @@ fn damage_to_any_table_that_can_be_computed_is_found() {
     }
     damage(&world, Table::LogIndex, &[0; 29], Some(Vec::new()));
     assert!(!verify(&world).is_sound(), "a row too many of the log index went unnoticed");
+}
+
+/// What undo records need of the history, and that there is nothing more.
+#[test]
+fn a_change_too_few_or_too_many_for_an_undo_record_is_found() {
+    let world = world();
+    let latest = world.engine.heads().latest.number.0.to_be_bytes();
+    for table in HISTORY {
+        let rows = world.store().reader();
+        let mut rows = rows.all(table).map(Result::unwrap);
+        let (key, value) = rows.find(|(key, _)| key.ends_with(&latest)).unwrap();
+        drop(rows);
+        damage(&world, table, &key, None);
+        let faults = verify(&world).faults;
+        assert!(faults.iter().any(|it| it.table == table.name() && it.what == "is missing"));
+        assert!(faults.iter().any(|it| it.table == Table::UndoL2.name()));
+        damage(&world, table, &key, Some(value.to_vec()));
+        assert_eq!(verify(&world).faults, []);
+    }
+    damage(&world, Table::AccountHistory, &[&[0x99; 20], &latest[..]].concat(), Some(Vec::new()));
+    let faults = verify(&world).faults;
+    assert!(matches!(&faults[..], [fault] if fault.table == Table::UndoL2.name()), "{faults:?}");
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use super::{Verifier, VerifyStep};
 use crate::error::Result;
-use crate::history::at;
+use crate::history::{at, change_key};
 use crate::l1::finalized;
 use crate::l2::L2Rows;
 use crate::logs::keys_of;
 use crate::read::Rows;
 use crate::table::Table;
+use crate::undo::{self, Before};
 use alloy_eips::Encodable2718;
 use alloy_primitives::{B256, Bloom};
 use alloy_trie::root::ordered_trie_root_with_encoder;
@@ -34,7 +35,10 @@ impl Verifier<'_, '_> {
             parent = hash;
             if number > last_final {
                 let key = number.0.to_be_bytes();
-                self.row(self.reader.get(Table::UndoL2, &key), Table::UndoL2, &key)?;
+                let record = self.reader.get(Table::UndoL2, &key);
+                if let Some(record) = self.row(record, Table::UndoL2, &key)? {
+                    self.undo_record(number, &record)?;
+                }
             }
             self.found.blocks = self.found.blocks.saturating_add(1);
             (self.progress)(VerifyStep::Blocks, self.found.blocks);
@@ -53,6 +57,27 @@ impl Verifier<'_, '_> {
         }
         self.check_rows(Table::Transactions, transactions)?;
         self.check_rows(Table::LogIndex, log_rows)
+    }
+
+    /// What an undo record finds in the history.
+    fn undo_record(&mut self, number: L2Number, record: &[u8]) -> Result<()> {
+        let Some(rows) = undo::decode(record) else {
+            self.fault(Table::UndoL2, &number.0.to_be_bytes(), "is damaged");
+            return Ok(());
+        };
+        for (table, key, before) in rows {
+            if before != Before::InHistory {
+                continue;
+            }
+            match change_key(table, &key, number) {
+                Some((history, change)) => {
+                    self.row(self.reader.get(history, &change), history, &change)?;
+                    self.recorded = self.recorded.saturating_add(1);
+                }
+                None => self.fault(table, &key, "is in an undo record and has no history"),
+            }
+        }
+        Ok(())
     }
 
     /// One block. Gives its hash by its header, and how many transactions and rows of the log index it has.

@@ -5,6 +5,7 @@ use super::{Verifier, VerifyStep};
 use crate::codec::decode;
 use crate::error::Result;
 use crate::history::{HISTORY, oldest_state, split_at};
+use crate::l1::finalized;
 use crate::l2::{AccountRow, L2Rows};
 use crate::read::Row;
 use crate::table::Table;
@@ -20,6 +21,8 @@ impl Verifier<'_, '_> {
         let (Some(latest), oldest) = (self.reader.latest()?, oldest_state(&self.reader)?) else {
             return Ok(());
         };
+        let last_final = finalized(&self.reader)?;
+        let mut changes = 0_u64;
         for table in HISTORY {
             // Apart from the reader, which the checks use too.
             let mut next = Some(Vec::new());
@@ -27,9 +30,15 @@ impl Verifier<'_, '_> {
                 let rows = self.reader.from(table, &from).take(4_096);
                 for row in rows.collect::<Result<Vec<Row>>>()? {
                     self.history_row(table, &row, oldest, latest)?;
+                    let open = split_at(&row.0).is_some_and(|(_, number)| number > last_final);
+                    changes = changes.saturating_add(u64::from(open));
                     next = Some([&*row.0, &[0]].concat());
                 }
             }
+        }
+        if changes != self.recorded {
+            let what = format!("names {} changes of {changes} in the history", self.recorded);
+            self.fault(Table::UndoL2, &[], what);
         }
         for number in (oldest.0..=latest.0).map(L2Number) {
             let key = number.0.to_be_bytes();
@@ -57,13 +66,10 @@ impl Verifier<'_, '_> {
             self.fault(table, key, "is not the key of a change");
             return Ok(());
         };
-        self.check(number <= latest, table, key, "is of a block that is not there");
+        let changes = L2Number(0) < number && number <= latest;
+        self.check(changes, table, key, "is of block 0 or of a block that is not there");
         self.found.history = self.found.history.saturating_add(1);
         (self.progress)(VerifyStep::History, self.found.history);
-        if number == L2Number(0) {
-            let nothing = value.iter().all(|byte| *byte == 0);
-            self.check(nothing, table, key, "has something before block 0");
-        }
         // Nothing asks for what was before a pruned change.
         let before = number.prev().filter(|_| number > oldest && number <= latest);
         let Some(before) = before else { return Ok(()) };
@@ -87,7 +93,11 @@ impl Verifier<'_, '_> {
                     self.fault(table, key, "is not the key of a slot");
                     return Ok(());
                 };
-                let stored = self.readable(decode::<U256>(table, key, value), table, key)?;
+                let stored = if value.is_empty() {
+                    Some(U256::ZERO)
+                } else {
+                    self.readable(decode::<U256>(table, key, value), table, key)?
+                };
                 let proof = self.prove_before(before, address, &[slot], table, key)?;
                 if let (Some(proof), Some(stored)) = (proof, stored) {
                     let same = proof.slots.first().is_some_and(|(_, value, _)| *value == stored);
