@@ -1,12 +1,12 @@
-//! The rows that requests read most, in memory: as they are now.
+//! The rows that requests and blocks read most, in memory: as they are now.
 //!
 //! What is here belongs to one moment, known by a version that every write to these tables raises. A reader
 //! sees one moment too, and uses what is here only where that is the same one:
 //!
 //! * the version is odd from before such a write until after it, and a reader that begins meanwhile does
 //!   without;
-//! * a row counts as found only if the version is still the reader's after the look-up: a write takes its
-//!   rows out after it has made the version odd, so nobody takes a newer row for theirs;
+//! * a row counts as found only if the version is still the reader's after the look-up: a write puts its
+//!   rows here while the version is odd, so nobody takes a newer row for theirs;
 //! * a row that was read is put here while the version is held, so that no write comes in between and what
 //!   was before it stays.
 
@@ -76,7 +76,8 @@ impl RowCache {
         }
     }
 
-    /// Whether rows of that table are kept here: the latest state, and what finds it and a block.
+    /// Whether rows of that table are kept here: the latest state with its tries, and what finds it and a
+    /// block.
     pub(crate) const fn holds(table: Table) -> bool {
         matches!(
             table,
@@ -87,6 +88,9 @@ impl RowCache {
                 | Table::Numbers
                 | Table::Accounts
                 | Table::Storage
+                | Table::AccountTrie
+                | Table::StorageTrie
+                | Table::Codes
         )
     }
 
@@ -122,23 +126,32 @@ impl RowCache {
         Ok(row)
     }
 
-    /// Runs a write that changes these rows.
-    pub(crate) fn write<'k, T>(
+    /// Runs a write that makes these rows of tables that are kept here what they are. They are kept if it
+    /// succeeds.
+    pub(crate) fn write(
         &self,
-        changed: impl Iterator<Item = (Table, &'k [u8])>,
-        write: impl FnOnce() -> T,
-    ) -> T {
+        rows: impl Iterator<Item = (Table, Vec<u8>, Row)>,
+        write: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let _writing = self.writing.lock();
-        // Odd; as it was where an earlier write did not come to its end.
-        let odd = self.version.load(Ordering::SeqCst) | 1;
+        let version = self.version.load(Ordering::SeqCst);
+        let odd = version | 1;
         {
             let _filling = self.filling.write();
             self.version.store(odd, Ordering::SeqCst);
         }
-        for (table, key) in changed {
-            self.rows.remove(&KeyRef { table, key });
+        if version == odd {
+            // An earlier write did not come to its end.
+            self.rows.clear();
         }
         let out = write();
+        for (table, key, row) in rows {
+            let key = Key { table, key: key.into() };
+            match out {
+                Ok(()) => self.rows.insert(key, row),
+                Err(_) => drop(self.rows.remove(&key)),
+            }
+        }
         self.version.store(odd + 1, Ordering::SeqCst);
         out
     }
@@ -147,6 +160,7 @@ impl RowCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::corrupt;
     use std::collections::HashMap;
 
     const TABLE: Table = Table::Accounts;
@@ -157,28 +171,44 @@ mod tests {
         row.map(|row| row.to_vec())
     }
 
+    /// Writes `new`.
+    fn write(cache: &RowCache, outcome: Result<()>) -> Result<()> {
+        let row = (TABLE, b"key".to_vec(), Some(Bytes::from_static(b"new")));
+        cache.write(std::iter::once(row), || outcome)
+    }
+
     #[test]
     fn a_row_is_read_once_between_two_writes() {
         let cache = RowCache::new(1 << 20);
         let version = cache.version().unwrap();
         assert_eq!(read(&cache, version, b"old").unwrap(), b"old");
         assert_eq!(read(&cache, version, b"not asked").unwrap(), b"old");
-        cache.write([(TABLE, &b"key"[..])].into_iter(), || ());
+        write(&cache, Ok(())).unwrap();
         let version = cache.version().unwrap();
-        assert_eq!(read(&cache, version, b"new").unwrap(), b"new");
+        assert_eq!(read(&cache, version, b"not asked").unwrap(), b"new");
+    }
+
+    #[test]
+    fn of_a_write_that_failed_nothing_is_kept() {
+        let cache = RowCache::new(1 << 20);
+        assert_eq!(read(&cache, cache.version().unwrap(), b"old").unwrap(), b"old");
+        write(&cache, Err(corrupt(TABLE, b"key"))).unwrap_err();
+        assert_eq!(read(&cache, cache.version().unwrap(), b"read").unwrap(), b"read");
     }
 
     #[test]
     fn a_reader_from_before_a_write_neither_sees_nor_leaves_a_row() {
         let cache = RowCache::new(1 << 20);
         let before = cache.version().unwrap();
-        cache.write([(TABLE, &b"key"[..])].into_iter(), || {
+        let rows = || {
             assert_eq!(cache.version(), None);
             assert_eq!(read(&cache, before, b"old").unwrap(), b"old");
-        });
+            (TABLE, b"key".to_vec(), Some(Bytes::from_static(b"new")))
+        };
+        cache.write(std::iter::once_with(rows), || Ok(())).unwrap();
         let after = cache.version().unwrap();
         assert_eq!(read(&cache, before, b"old").unwrap(), b"old");
-        assert_eq!(read(&cache, after, b"new").unwrap(), b"new");
+        assert_eq!(read(&cache, after, b"not asked").unwrap(), b"new");
         assert_eq!(read(&cache, before, b"old").unwrap(), b"old");
         assert_eq!(read(&cache, after, b"not asked").unwrap(), b"new");
     }
@@ -186,11 +216,12 @@ mod tests {
     #[test]
     fn after_a_write_that_panicked_nothing_is_kept_until_the_next() {
         let cache = RowCache::new(1 << 20);
-        let write = || cache.write([].into_iter(), || panic!("as a bug would"));
+        assert_eq!(read(&cache, cache.version().unwrap(), b"old").unwrap(), b"old");
+        let write = || cache.write(std::iter::empty(), || panic!("as a bug would"));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).unwrap_err();
         assert_eq!(cache.version(), None);
-        cache.write([].into_iter(), || assert_eq!(cache.version(), None));
-        assert!(cache.version().is_some());
+        cache.write(std::iter::empty(), || Ok(())).unwrap();
+        assert_eq!(read(&cache, cache.version().unwrap(), b"read").unwrap(), b"read");
     }
 
     #[test]
@@ -246,10 +277,13 @@ mod tests {
                 })
                 .collect();
             for number in 1..=2_000u64 {
-                let changed = [b"a", b"b"].map(|key| (TABLE, &key[..]));
-                cache.write(changed.into_iter(), || {
+                let value = Some(Bytes::copy_from_slice(&number.to_be_bytes()));
+                let changed = [b"a", b"b"].map(|key| (TABLE, key.to_vec(), value.clone()));
+                let write = || {
                     database.write().values_mut().for_each(|value| *value = number);
-                });
+                    Ok(())
+                };
+                cache.write(changed.into_iter(), write).unwrap();
             }
             for reader in readers {
                 reader.join().unwrap();

@@ -219,14 +219,14 @@ impl<'s> Change<'s> {
                 }
             }
         }
-        let write = || self.store.write(batch, durability);
-        let mut cached = Table::ALL
-            .iter()
-            .zip(&self.pending)
-            .filter(|(table, _)| RowCache::holds(**table))
-            .flat_map(|(table, rows)| rows.keys().map(|key| (*table, key.as_slice())))
+        let store = self.store;
+        let write = || store.write(batch, durability);
+        let held = Table::ALL.iter().zip(self.pending);
+        let held = held.filter(|(table, _)| RowCache::holds(**table));
+        let mut held = held
+            .flat_map(|(table, rows)| rows.into_iter().map(|(key, value)| (*table, key, value)))
             .peekable();
-        if cached.peek().is_none() { write() } else { self.store.cache.write(cached, write) }
+        if held.peek().is_none() { write() } else { store.cache.write(held, write) }
     }
 
     /// What records the tables of that table's domain; none for the free domain.
