@@ -188,7 +188,11 @@ impl Node {
         if challenger.is_some() {
             pruner::check_challenger(prune, &*store)?;
         }
-        let engine = EngineOptions { journal_removed: sequencer.is_some(), ..engine };
+        let engine = EngineOptions {
+            journal_removed: sequencer.is_some(),
+            prune: prune != Prune::Archive,
+            ..engine
+        };
         let engine = Arc::new(Engine::open(store.clone(), params, engine)?);
         l1::check_ready(&*bitcoin, params.bitcoin, engine.heads().l1_tip.height).await?;
         follow::follow_to_tip(&*bitcoin, &engine).await?;

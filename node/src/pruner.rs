@@ -43,8 +43,8 @@ impl FromStr for Prune {
     }
 }
 
-/// Fewest blocks that are pruned at once: each time the whole history is read.
-const STEP: u64 = 256;
+/// Fewest blocks for which the whole history is read, where it takes that to prune them.
+const SCAN: u64 = 256;
 
 /// Refuses a challenger without the whole history.
 ///
@@ -89,38 +89,36 @@ pub fn oldest_to_keep(
     Ok(wanted.min(finalized(reader)?).min(reader.safe_at(base)?))
 }
 
-/// Prunes what there is to prune, if that is at least `step` blocks. Gives the number of rows dropped.
+/// Prunes what there is to prune; where that takes a scan of the history, if it is at least `scan` blocks.
+/// Gives the number of rows dropped.
 fn prune(
     engine: &Engine,
     keep: u64,
-    step: u64,
+    scan: u64,
     stop: &CancellationToken,
 ) -> Result<u64, EngineError> {
     let store = engine.store();
-    let (oldest, done) = {
-        let reader = store.reader();
-        (oldest_to_keep(&reader, engine.params(), keep)?, oldest_state(&reader)?)
-    };
-    if oldest.0.saturating_sub(done.0) < step {
-        return Ok(0);
+    let oldest = oldest_to_keep(&store.reader(), engine.params(), keep)?;
+    let dropped = store.prune_states(oldest, scan, |_| !stop.is_cancelled())?;
+    if dropped > 0 {
+        tracing::info!(oldest = oldest.0, dropped, "pruned old states");
     }
-    let dropped = store.prune_states(oldest, |_| !stop.is_cancelled())?;
-    tracing::info!(oldest = oldest.0, dropped, "pruned old states");
     Ok(dropped)
 }
 
-/// Prunes whenever enough has become final, until `stop`.
+/// Prunes whenever more has become final, until `stop`.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn run(engine: Arc<Engine>, keep: u64, stop: CancellationToken) -> anyhow::Result<()> {
     let mut heads = engine.watch_heads();
-    // A scan for an eighth of what is kept costs each row a constant number of reads.
-    let step = STEP.max(keep / 8);
+    // Blocks that became final on an archive have no records. A scan for an eighth of what is kept costs each
+    // of their rows a constant number of reads.
+    let scan = SCAN.max(keep / 8);
     loop {
         let seen = heads.borrow_and_update().finalized.number;
         let (work, halt) = (engine.clone(), stop.clone());
-        tokio::task::spawn_blocking(move || prune(&work, keep, step, &halt)).await??;
+        tokio::task::spawn_blocking(move || prune(&work, keep, scan, &halt)).await??;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = heads.wait_for(|heads| heads.finalized.number > seen) => {
@@ -219,6 +217,58 @@ mod tests {
         let report = world.store().verify(&mut |_, _| {}).unwrap();
         assert_eq!(report.faults, []);
         assert_eq!(prune_all(&world, 0), 0, "nothing is left to do");
+    }
+
+    /// The first block whose undo record is there.
+    fn first_record(world: &World) -> u64 {
+        let (key, _) = world.store().reader().all(Table::UndoL2).next().unwrap().unwrap();
+        u64::from_be_bytes(*key.last_chunk().unwrap())
+    }
+
+    #[test]
+    fn undo_records_stay_until_their_blocks_are_pruned_and_drop_what_a_scan_does() {
+        let [scanned, recorded] = [false, true].map(|records| {
+            let mut world = World::new();
+            if records {
+                world.reopen_to_prune();
+            }
+            let deposit = world.deposit(account().address(), 100_000_000);
+            world.mine(vec![deposit]);
+            world.build(vec![]).unwrap();
+            for _ in 0..2 {
+                (0..8).for_each(|_| round(&mut world));
+                settle(&mut world);
+                let finalized = world.engine.heads().finalized.number;
+                let kept = if records { oldest(&world) } else { finalized };
+                assert_eq!(first_record(&world), kept.0 + 1);
+                assert!(prune_all(&world, 0) > 0);
+            }
+            world
+        });
+        assert_eq!(oldest(&recorded), oldest(&scanned));
+        assert_eq!(dump(recorded.store(), Domain::L2), dump(scanned.store(), Domain::L2));
+        assert_eq!(first_record(&recorded), oldest(&recorded).0 + 1);
+        assert_eq!(recorded.store().verify(&mut |_, _| {}).unwrap().faults, []);
+    }
+
+    #[test]
+    fn what_became_final_on_an_archive_is_dropped_too() {
+        let mut world = world();
+        (0..8).for_each(|_| round(&mut world));
+        settle(&mut world);
+        world.reopen_to_prune();
+        for _ in 0..3 {
+            assert!(prune_all(&world, 0) > 0);
+            let oldest = oldest(&world);
+            let reader = world.store().reader();
+            for (key, _) in reader.all(Table::TrieHistory).map(Result::unwrap) {
+                assert!(u64::from_be_bytes(*key.last_chunk().unwrap()) > oldest.0);
+            }
+            assert!(first_record(&world) > oldest.0);
+            drop(reader);
+            settle(&mut world);
+        }
+        assert_eq!(world.store().verify(&mut |_, _| {}).unwrap().faults, []);
     }
 
     #[test]

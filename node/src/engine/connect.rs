@@ -147,7 +147,7 @@ impl Engine {
         Ok(tip)
     }
 
-    /// Moves finality up, and drops undo records that it makes useless.
+    /// Moves finality up, and drops undo records that it makes useless, but those that tell what to prune.
     fn finalize(&self, change: &mut Change<'_>, height: L1Height) -> Result<(), EngineError> {
         let above = self.params.finality_depth.saturating_sub(1);
         let Some(deep) = height.0.checked_sub(above) else { return Ok(()) };
@@ -156,7 +156,9 @@ impl Engine {
         if now > before {
             change.put_finalized(now)?;
             for number in before.next().0..=now.0 {
-                change.forget(Domain::L2, number);
+                if !self.options.prune {
+                    change.forget(Domain::L2, number);
+                }
                 change.forget_signature(L2Number(number))?;
             }
         }

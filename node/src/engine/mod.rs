@@ -68,6 +68,9 @@ pub struct EngineOptions {
     /// Put the users' transactions of removed blocks into the mempool's journal, in the write that removes
     /// them: where there is a mempool, what it acknowledged is not lost with the process.
     pub journal_removed: bool,
+    /// Old states are pruned here: the undo records of final blocks stay until then and tell what each block
+    /// changed.
+    pub prune: bool,
 }
 
 /// The one writer of the chain. Shared as `Arc<Engine>`. Calls block the thread for as long as execution

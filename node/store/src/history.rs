@@ -5,13 +5,14 @@
 //! drops the changes up to a block; states after earlier blocks are gone then. Which block may be pruned to
 //! is for the node to decide: proofs need the states at which open assertions begin.
 
-use crate::codec::decode;
+use crate::codec::{decode, encode};
 use crate::db::{Durability, Store};
 use crate::error::Result;
 use crate::l1::finalized;
 use crate::l2::{AccountRow, L2Rows, slot_key, trie_key};
-use crate::read::{Reader, Rows, row, successor};
+use crate::read::{Reader, Rows, corrupt, row, successor};
 use crate::table::Table;
+use crate::undo::{self, Before};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use kedge_genesis::L2Number;
 use kedge_vm::AccountInfo;
@@ -21,7 +22,11 @@ use rocksdb::WriteBatch;
 pub(crate) const HISTORY: [Table; 3] =
     [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory];
 
+/// The oldest block after which the state is kept.
 const PRUNED: &[u8] = b"pruned";
+
+/// There while a scan of the whole history has not come to its end.
+const SCANNING: &[u8] = b"pruning";
 
 /// Rows that pruning deletes in one write.
 const PRUNED_AT_ONCE: usize = 4_096;
@@ -69,8 +74,10 @@ pub fn oldest_state(rows: &(impl Rows + ?Sized)) -> Result<L2Number> {
 
 impl Store {
     /// Drops the states after blocks below `oldest`, or below the last final block if that is lower: what
-    /// is not final may be unwound. `go_on` is asked now and then, with the rows dropped so far; where it
-    /// says no, the rest waits for the next call. Returns how many rows were dropped.
+    /// is not final may be unwound. Undo records tell what each block changed, and go with it. Where they are
+    /// missing the whole history is read, if that drops the states after at least `scan` blocks. `go_on` is
+    /// asked now and then, with the rows dropped so far; where it says no, the rest waits for the next call.
+    /// Returns how many rows were dropped.
     ///
     /// May run while the engine writes: no later block touches these rows, and readers keep what their
     /// snapshot has.
@@ -80,15 +87,89 @@ impl Store {
     pub fn prune_states(
         &self,
         oldest: L2Number,
+        scan: u64,
+        go_on: impl FnMut(u64) -> bool,
+    ) -> Result<u64> {
+        self.prune(oldest, scan, PRUNED_AT_ONCE, go_on)
+    }
+
+    fn prune(
+        &self,
+        oldest: L2Number,
+        scan: u64,
+        at_once: usize,
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<u64> {
         let oldest = oldest.min(finalized(self)?).max(oldest_state(self)?);
         let mut dropped = 0;
-        // First, so that nobody reads what is half dropped.
+        let scanning = self.get(Table::Meta, SCANNING)?.is_some();
+        if !scanning && self.prune_by_records(oldest, at_once, &mut dropped, &mut go_on)? {
+            return Ok(dropped);
+        }
+        if scanning || oldest.0 - oldest_state(self)?.0 >= scan {
+            self.prune_by_scan(oldest, at_once, &mut dropped, &mut go_on)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Drops what blocks up to `oldest` changed, block by block. False where a record is missing.
+    fn prune_by_records(
+        &self,
+        oldest: L2Number,
+        at_once: usize,
+        dropped: &mut u64,
+        go_on: &mut impl FnMut(u64) -> bool,
+    ) -> Result<bool> {
         let mut change = self.change();
-        change.put(Table::Meta, PRUNED, crate::codec::encode(&oldest))?;
+        let mut rows = 0;
+        for number in (oldest_state(self)?.next().0..=oldest.0).map(L2Number) {
+            let key = number.0.to_be_bytes();
+            let Some(record) = self.get(Table::UndoL2, &key)? else {
+                change.commit(Durability::Buffered)?;
+                return Ok(false);
+            };
+            let damaged = || corrupt(Table::UndoL2, &key);
+            for (table, row, before) in undo::decode(&record).ok_or_else(damaged)? {
+                if before == Before::InHistory {
+                    let (history, row) = change_key(table, &row, number).ok_or_else(damaged)?;
+                    if history == Table::AccountHistory {
+                        change.set(Table::AccountReads, row.clone(), Some(Bytes::new()));
+                    }
+                    change.set(history, row, None);
+                    rows += 1;
+                }
+            }
+            // In one write with the rows, so that nobody reads what is half dropped.
+            change.set(Table::UndoL2, key.to_vec(), None);
+            change.set(Table::Meta, PRUNED.to_vec(), Some(encode(&number).into()));
+            if rows >= at_once {
+                change.commit(Durability::Buffered)?;
+                *dropped += rows as u64;
+                if !go_on(*dropped) {
+                    return Ok(true);
+                }
+                (change, rows) = (self.change(), 0);
+            }
+        }
+        change.commit(Durability::Buffered)?;
+        *dropped += rows as u64;
+        Ok(true)
+    }
+
+    /// Drops what blocks up to `oldest` changed, and undo records of such blocks, wherever they are.
+    fn prune_by_scan(
+        &self,
+        oldest: L2Number,
+        at_once: usize,
+        dropped: &mut u64,
+        go_on: &mut impl FnMut(u64) -> bool,
+    ) -> Result<()> {
+        // First, so that nobody reads what is half dropped, and the rest is not forgotten.
+        let mut change = self.change();
+        change.put(Table::Meta, PRUNED, encode(&oldest))?;
+        change.put(Table::Meta, SCANNING, Vec::new())?;
         change.commit(Durability::Synced)?;
-        for table in HISTORY {
+        for table in HISTORY.into_iter().chain([Table::UndoL2]) {
             let (reader, family) = (self.reader(), self.family(table));
             let mut batch = WriteBatch::default();
             for entry in reader.all(table) {
@@ -99,18 +180,18 @@ impl Store {
                         // Which blocks touched an account stays known.
                         batch.put_cf(self.family(Table::AccountReads), &key, []);
                     }
-                    dropped += 1;
+                    *dropped += u64::from(table != Table::UndoL2);
                 }
-                if batch.len() >= PRUNED_AT_ONCE {
+                if batch.len() >= at_once {
                     self.write(std::mem::take(&mut batch), Durability::Buffered)?;
-                    if !go_on(dropped) {
-                        return Ok(dropped);
+                    if !go_on(*dropped) {
+                        return Ok(());
                     }
                 }
             }
             self.write(batch, Durability::Buffered)?;
         }
-        Ok(dropped)
+        self.delete(Table::Meta, SCANNING, Durability::Buffered)
     }
 }
 
@@ -172,5 +253,147 @@ impl Reader<'_> {
     ) -> Result<Option<crate::Row>> {
         let Some((history, prefix)) = history_of(table, key) else { return Ok(None) };
         self.first_between(history, &at(&prefix, number.next()), successor(&prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Identity;
+    use crate::table::Domain;
+    use kedge_genesis::Network;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use tempfile::{TempDir, tempdir};
+
+    const BLOCKS: u64 = 20;
+    const FINAL: u64 = 17;
+    const STATE: [Table; 4] =
+        [Table::Accounts, Table::Storage, Table::AccountTrie, Table::StorageTrie];
+
+    fn open(path: &Path) -> Store {
+        let identity =
+            Identity { network: Network::Dev, params: B256::ZERO, genesis: B256::ZERO };
+        Store::open(path, &identity).unwrap()
+    }
+
+    /// Blocks that change rows of every table of the state. Of final ones, those from `recorded` on have undo
+    /// records.
+    fn chain(recorded: u64) -> (TempDir, Store) {
+        let dir = tempdir().unwrap();
+        let store = open(dir.path());
+        for number in 1..=BLOCKS {
+            let mut change = store.change();
+            change.begin(Domain::L2, number).unwrap();
+            for table in STATE {
+                for byte in (0..20_u8).filter(|byte| (u64::from(*byte) + number) % 3 == 0) {
+                    change.put(table, &[byte; 40], vec![number as u8]).unwrap();
+                }
+            }
+            change.end(Domain::L2).unwrap();
+            if number < recorded.min(FINAL + 1) {
+                change.forget(Domain::L2, number);
+            }
+            change.put_finalized(L2Number(number.min(FINAL))).unwrap();
+            change.commit(Durability::Buffered).unwrap();
+        }
+        (dir, store)
+    }
+
+    /// Everything that there is of the chain and of pruning.
+    fn dump(store: &Store) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
+        let reader = store.reader();
+        let tables = Table::ALL.iter().filter(|it| it.domain() == Domain::L2 || **it == Table::Meta);
+        let rows = tables.flat_map(|table| reader.all(*table).map(|row| (*table, row.unwrap())));
+        rows.map(|(table, (key, value))| ((table, key.to_vec()), value.to_vec())).collect()
+    }
+
+    fn records(store: &Store) -> Vec<u64> {
+        let reader = store.reader();
+        let keys = reader.all(Table::UndoL2).map(|row| row.unwrap().0);
+        keys.map(|key| u64::from_be_bytes(*key.last_chunk().unwrap())).collect()
+    }
+
+    fn prune(store: &Store, oldest: u64) -> u64 {
+        store.prune_states(L2Number(oldest), 1, |_| true).unwrap()
+    }
+
+    #[test]
+    fn by_records_the_same_is_dropped_as_by_a_scan() {
+        let ((_one, recorded), (_other, scanned)) = (chain(1), chain(BLOCKS));
+        assert_eq!(records(&scanned), [18, 19, 20]);
+        for (oldest, reached) in [(3, 3), (4, 4), (11, 11), (2, 11), (BLOCKS, FINAL)] {
+            assert_eq!(prune(&recorded, oldest), prune(&scanned, oldest));
+            assert_eq!(oldest_state(&recorded).unwrap(), L2Number(reached));
+            assert!(dump(&recorded) == dump(&scanned), "after pruning to {oldest}");
+            assert_eq!(records(&recorded), Vec::from_iter(reached + 1..=BLOCKS));
+            for table in HISTORY {
+                for (key, _) in recorded.reader().all(table).map(Result::unwrap) {
+                    assert!(split_at(&key).unwrap().1 > L2Number(reached));
+                }
+            }
+        }
+        assert_eq!(prune(&recorded, BLOCKS), 0, "nothing is left to do");
+    }
+
+    #[test]
+    fn what_was_interrupted_between_two_writes_is_continued() {
+        for recorded in [1, 6, BLOCKS] {
+            let (_dir, whole) = chain(recorded);
+            prune(&whole, 15);
+            for writes in 1.. {
+                let (dir, store) = chain(recorded);
+                let mut left = writes;
+                let go_on = |_| {
+                    left -= 1;
+                    left > 0
+                };
+                store.prune(L2Number(15), 1, 50, go_on).unwrap();
+                drop(store);
+                let store = open(dir.path());
+                prune(&store, 15);
+                assert!(dump(&store) == dump(&whole), "after {writes} writes");
+                assert_eq!(records(&store), records(&whole));
+                if left > 0 {
+                    assert!(writes > 3);
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_records_nothing_is_read_for_fewer_blocks_than_asked() {
+        let (_dir, store) = chain(9);
+        let mut prune = |oldest, scan| store.prune_states(L2Number(oldest), scan, |_| true).unwrap();
+        assert_eq!(prune(4, 5), 0);
+        assert_eq!(oldest_state(&store).unwrap(), L2Number(0));
+        assert!(prune(5, 5) > 0);
+        assert_eq!(prune(8, 5), 0);
+        assert!(prune(8, 3) > 0);
+        // From here on there are records.
+        assert!(prune(9, 1_000) > 0);
+        assert_eq!(oldest_state(&store).unwrap(), L2Number(9));
+        assert_eq!(records(&store), Vec::from_iter(10..=BLOCKS));
+    }
+
+    #[test]
+    fn what_is_left_can_be_unwound() {
+        let (_dir, store) = chain(1);
+        prune(&store, BLOCKS);
+        let mut change = store.change();
+        for number in (FINAL + 1..=BLOCKS).rev() {
+            change.undo(Domain::L2, number).unwrap();
+        }
+        change.commit(Durability::Buffered).unwrap();
+        let rows = STATE.into_iter().flat_map(|table| {
+            let reader = store.reader();
+            let rows: Vec<_> = reader.all(table).map(|row| row.unwrap().1[0]).collect();
+            rows
+        });
+        assert_eq!(rows.max(), Some(FINAL as u8));
+        for table in HISTORY {
+            assert!(store.reader().all(table).next().is_none());
+        }
     }
 }

@@ -65,15 +65,13 @@ pub(crate) fn account() -> PrivateKeySigner {
 
 /// Opens an engine that checks every block on a witness too.
 pub(crate) fn open(dir: &TempDir, params: &'static Params) -> Arc<Engine> {
+    open_with(dir, params, EngineOptions::default())
+}
+
+fn open_with(dir: &TempDir, params: &'static Params, options: EngineOptions) -> Arc<Engine> {
     let store = open_store(dir.path(), params).unwrap();
-    Arc::new(
-        Engine::open(
-            store,
-            params,
-            EngineOptions { verify_witness: true, ..EngineOptions::default() },
-        )
-        .unwrap(),
-    )
+    let options = EngineOptions { verify_witness: true, ..options };
+    Arc::new(Engine::open(store, params, options).unwrap())
 }
 
 /// Every row of every table of `domain`.
@@ -118,6 +116,14 @@ impl World {
         let other = TempDir::new().unwrap();
         self.engine = open(&other, self.params);
         self.engine = open(&self.dir, self.params);
+    }
+
+    /// The same, on a node that prunes from now on.
+    pub(crate) fn reopen_to_prune(&mut self) {
+        let other = TempDir::new().unwrap();
+        self.engine = open(&other, self.params);
+        let options = EngineOptions { prune: true, ..EngineOptions::default() };
+        self.engine = open_with(&self.dir, self.params, options);
     }
 
     pub(crate) fn store(&self) -> &Store {
