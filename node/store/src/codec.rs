@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::read::corrupt;
 use crate::table::Table;
-use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_primitives::{Address, B256, Bytes};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, ScriptBuf, Txid};
 use kedge_genesis::{L1Height, L1Ref, L2Number, Sats};
@@ -32,7 +32,8 @@ pub(crate) fn decode<T: Codec>(table: Table, key: &[u8], mut value: &[u8]) -> Re
     }
 }
 
-fn split<'a>(input: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+/// Takes `count` bytes off the front of `input`.
+pub(crate) fn split<'a>(input: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     let (head, rest) = input.split_at_checked(count)?;
     *input = rest;
     Some(head)
@@ -92,7 +93,6 @@ bytes_codec! {
     [u8; 64], 64, |it| *it, |it| it;
     B256, 32, |it| it.0, B256::new;
     Address, 20, |it| it.0.0, Address::new;
-    U256, 32, |it| it.to_be_bytes(), U256::from_be_bytes;
     Txid, 32, |it| it.to_byte_array(), Txid::from_byte_array;
     BlockHash, 32, |it| it.to_byte_array(), BlockHash::from_byte_array;
 }

@@ -9,8 +9,8 @@ use crate::table::Table;
 use alloy_primitives::{B256, Bytes};
 use kedge_genesis::Network;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    ErrorKind, Options, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBPinnableSlice, ErrorKind, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use crate::codec::{decode, encode};
 use crate::db::{Durability, Store};
 use crate::error::Result;
 use crate::l1::finalized;
-use crate::l2::{AccountRow, L2Rows, slot_key, trie_key};
+use crate::l2::{AccountRow, L2Rows, SlotRow, slot_key, trie_key};
 use crate::read::{Reader, Rows, corrupt, row, successor};
 use crate::table::Table;
 use crate::undo::{self, Before};
@@ -221,8 +221,9 @@ impl Reader<'_> {
     pub(crate) fn slot_at(&self, address: Address, slot: U256, number: L2Number) -> Result<U256> {
         match self.change_after(Table::Storage, &slot_key(address, slot), number)? {
             None => self.slot(address, slot),
-            Some((_, value)) if value.is_empty() => Ok(U256::ZERO),
-            Some((key, value)) => decode(Table::StorageHistory, &key, &value),
+            Some((key, value)) => {
+                decode::<SlotRow>(Table::StorageHistory, &key, &value).map(|it| it.0)
+            }
         }
     }
 
@@ -272,8 +273,7 @@ mod tests {
         [Table::Accounts, Table::Storage, Table::AccountTrie, Table::StorageTrie];
 
     fn open(path: &Path) -> Store {
-        let identity =
-            Identity { network: Network::Dev, params: B256::ZERO, genesis: B256::ZERO };
+        let identity = Identity { network: Network::Dev, params: B256::ZERO, genesis: B256::ZERO };
         Store::open(path, &identity).unwrap()
     }
 
@@ -303,7 +303,8 @@ mod tests {
     /// Everything that there is of the chain and of pruning.
     fn dump(store: &Store) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
         let reader = store.reader();
-        let tables = Table::ALL.iter().filter(|it| it.domain() == Domain::L2 || **it == Table::Meta);
+        let tables =
+            Table::ALL.iter().filter(|it| it.domain() == Domain::L2 || **it == Table::Meta);
         let rows = tables.flat_map(|table| reader.all(*table).map(|row| (*table, row.unwrap())));
         rows.map(|(table, (key, value))| ((table, key.to_vec()), value.to_vec())).collect()
     }
@@ -365,7 +366,7 @@ mod tests {
     #[test]
     fn without_records_nothing_is_read_for_fewer_blocks_than_asked() {
         let (_dir, store) = chain(9);
-        let mut prune = |oldest, scan| store.prune_states(L2Number(oldest), scan, |_| true).unwrap();
+        let prune = |oldest, scan| store.prune_states(L2Number(oldest), scan, |_| true).unwrap();
         assert_eq!(prune(4, 5), 0);
         assert_eq!(oldest_state(&store).unwrap(), L2Number(0));
         assert!(prune(5, 5) > 0);

@@ -1,7 +1,7 @@
 //! The tables of the L2 chain: what a block writes, and how it is read.
 
 use crate::change::Change;
-use crate::codec::{Codec, decode, encode, rows};
+use crate::codec::{Codec, decode, encode, rows, split};
 use crate::error::Result;
 use crate::history::at;
 use crate::read::{Reader, Rows, corrupt, missing, row};
@@ -96,23 +96,45 @@ impl Codec for L2Cursor {
     }
 }
 
-/// Nonce, balance, code hash. Absent is no row, and an empty one in the history.
+/// Nonce, length of the balance, balance without leading zeros, code hash. Absent is no row, and an empty one in
+/// the history.
 pub(crate) struct AccountRow(pub(crate) AccountInfo);
 
 impl Codec for AccountRow {
     fn put(&self, out: &mut Vec<u8>) {
         self.0.nonce.put(out);
-        self.0.balance.put(out);
+        let balance = self.0.balance.to_be_bytes_trimmed_vec();
+        out.push(balance.len() as u8);
+        out.extend_from_slice(&balance);
         // Most accounts have no code.
         if self.0.code_hash != KECCAK256_EMPTY {
             self.0.code_hash.put(out);
         }
     }
     fn take(input: &mut &[u8]) -> Option<Self> {
-        let (nonce, balance) = (u64::take(input)?, U256::take(input)?);
+        let nonce = u64::take(input)?;
+        let length = u8::take(input)?;
+        let balance = trimmed(split(input, length.into())?)?;
         let code_hash = if input.is_empty() { KECCAK256_EMPTY } else { B256::take(input)? };
         Some(Self(AccountInfo { nonce, balance, code_hash }))
     }
+}
+
+/// The value of a slot without leading zeros: zero is no row, and an empty one in the history.
+pub(crate) struct SlotRow(pub(crate) U256);
+
+impl Codec for SlotRow {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_be_bytes_trimmed_vec());
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        trimmed(std::mem::take(input)).map(Self)
+    }
+}
+
+/// The number that these bytes are without leading zeros.
+fn trimmed(bytes: &[u8]) -> Option<U256> {
+    U256::try_from_be_slice(bytes).filter(|_| bytes.first() != Some(&0))
 }
 
 const LATEST: &[u8] = b"latest";
@@ -146,7 +168,7 @@ pub(crate) fn state_rows<'d>(
         (Table::Accounts, address.to_vec(), row)
     });
     let slots = state.storage.iter().map(|((address, slot), value)| {
-        let row = (!value.is_zero()).then(|| encode(value).into());
+        let row = (!value.is_zero()).then(|| encode(&SlotRow(*value)).into());
         (Table::Storage, slot_key(*address, *slot).to_vec(), row)
     });
     let nodes = trie.nodes.iter().map(|((owner, path), node)| {
@@ -267,7 +289,8 @@ pub trait L2Rows: Rows {
     /// # Errors
     /// When the database fails.
     fn slot(&self, address: Address, slot: U256) -> Result<U256> {
-        Ok(row(self, Table::Storage, &slot_key(address, slot))?.unwrap_or_default())
+        let row = row::<SlotRow>(self, Table::Storage, &slot_key(address, slot))?;
+        Ok(row.map_or(U256::ZERO, |it| it.0))
     }
 
     /// A code by its hash; of the empty hash, nothing.
@@ -529,13 +552,32 @@ mod tests {
 
     #[test]
     fn accounts_round_trip_with_and_without_code() {
-        for code_hash in [KECCAK256_EMPTY, B256::repeat_byte(7)] {
-            let info = AccountInfo { nonce: 3, balance: U256::from(5), code_hash };
+        for (code_hash, balance) in [
+            (KECCAK256_EMPTY, U256::ZERO),
+            (KECCAK256_EMPTY, U256::from(5)),
+            (B256::repeat_byte(7), U256::MAX),
+        ] {
+            let info = AccountInfo { nonce: 3, balance, code_hash };
             let bytes = encode(&AccountRow(info));
             let found: AccountRow = decode(Table::Accounts, b"", &bytes).unwrap();
             assert_eq!(found.0, info);
         }
-        let damaged = decode::<AccountRow>(Table::Accounts, b"", &[1, 2]);
-        assert!(matches!(damaged, Err(StoreError::Corrupt { .. })));
+        for damaged in [&[1, 2][..], &[0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 5]] {
+            let damaged = decode::<AccountRow>(Table::Accounts, b"", damaged);
+            assert!(matches!(damaged, Err(StoreError::Corrupt { .. })));
+        }
+    }
+
+    #[test]
+    fn slots_round_trip_without_leading_zeros() {
+        for value in [U256::ZERO, U256::from(0x0100), U256::MAX] {
+            let bytes = encode(&SlotRow(value));
+            assert_eq!(bytes.len(), value.byte_len());
+            assert_eq!(decode::<SlotRow>(Table::Storage, b"", &bytes).unwrap().0, value);
+        }
+        for damaged in [&[0, 1][..], &[1; 33]] {
+            let damaged = decode::<SlotRow>(Table::Storage, b"", damaged);
+            assert!(matches!(damaged, Err(StoreError::Corrupt { .. })));
+        }
     }
 }

@@ -80,8 +80,10 @@ mod tests {
             (vec![1, 2, 3], Before::InHistory),
             (vec![1, 2, 4], Before::Value(vec![9; 5])),
         ]);
-        let deposits =
-            Rows::from([(long.clone(), Before::Value(vec![])), ([&*long, &[1]].concat(), Before::Absent)]);
+        let deposits = Rows::from([
+            (long.clone(), Before::Value(vec![])),
+            ([&*long, &[1]].concat(), Before::Absent),
+        ]);
         let tables = [(Table::Accounts, &accounts), (Table::Deposits, &deposits)];
         let record = encode(tables.into_iter());
         let rows = tables.iter().flat_map(|(table, rows)| {
@@ -94,7 +96,10 @@ mod tests {
         assert_eq!(decode(&[]), Some(vec![]));
         assert_eq!(decode(&record[..record.len() - 1]), None);
         assert_eq!(decode(&[Table::Accounts.number(), 1, 0, 0, 0, 0]), None, "nothing to share");
-        assert_eq!(decode(&[62, 0, 0, 0, 0, 0]), Some(vec![(Table::Bonds, vec![], Before::Absent)]));
+        assert_eq!(
+            decode(&[62, 0, 0, 0, 0, 0]),
+            Some(vec![(Table::Bonds, vec![], Before::Absent)])
+        );
         assert_eq!(decode(&[15, 0, 0, 0, 0, 0]), None, "no such table");
         assert_eq!(decode(&[3 << KIND | 23, 0, 0, 0, 0, 0]), None, "no such kind");
     }

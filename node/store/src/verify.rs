@@ -94,7 +94,8 @@ impl Store {
     /// When the database cannot be read. What is wrong with its content is in the answer.
     pub fn verify(&self, progress: &mut dyn FnMut(VerifyStep, u64)) -> Result<Verification> {
         let reader = self.reader();
-        let mut verifier = Verifier { reader, found: Verification::default(), recorded: 0, progress };
+        let mut verifier =
+            Verifier { reader, found: Verification::default(), recorded: 0, progress };
         verifier.blocks()?;
         verifier.state()?;
         verifier.history()?;

@@ -6,7 +6,7 @@ use crate::codec::decode;
 use crate::error::Result;
 use crate::history::{HISTORY, oldest_state, split_at};
 use crate::l1::finalized;
-use crate::l2::{AccountRow, L2Rows};
+use crate::l2::{AccountRow, L2Rows, SlotRow};
 use crate::read::Row;
 use crate::table::Table;
 use alloy_primitives::{Address, U256, keccak256};
@@ -93,14 +93,10 @@ impl Verifier<'_, '_> {
                     self.fault(table, key, "is not the key of a slot");
                     return Ok(());
                 };
-                let stored = if value.is_empty() {
-                    Some(U256::ZERO)
-                } else {
-                    self.readable(decode::<U256>(table, key, value), table, key)?
-                };
+                let stored = self.readable(decode::<SlotRow>(table, key, value), table, key)?;
                 let proof = self.prove_before(before, address, &[slot], table, key)?;
                 if let (Some(proof), Some(stored)) = (proof, stored) {
-                    let same = proof.slots.first().is_some_and(|(_, value, _)| *value == stored);
+                    let same = proof.slots.first().is_some_and(|(_, value, _)| *value == stored.0);
                     self.check(same, table, key, "is not the value before that block");
                 }
             }

@@ -3,7 +3,7 @@
 use super::{Verifier, VerifyStep};
 use crate::codec::decode;
 use crate::error::Result;
-use crate::l2::{AccountRow, L2Rows, trie_key};
+use crate::l2::{AccountRow, L2Rows, SlotRow, trie_key};
 use crate::read::Rows;
 use crate::state::LatestState;
 use crate::table::Table;
@@ -110,9 +110,9 @@ impl Verifier<'_, '_> {
             let same = holds(&proof.account, Some(info));
             self.check(same, Table::Accounts, key, "is not the account in the trie");
             for ((key, value), (_, proven, _)) in chunk.iter().zip(&proof.slots) {
-                let stored = decode::<U256>(Table::Storage, key, value);
+                let stored = decode::<SlotRow>(Table::Storage, key, value);
                 let stored = self.readable(stored, Table::Storage, key)?;
-                let same = stored == Some(*proven);
+                let same = stored.is_some_and(|stored| stored.0 == *proven);
                 self.check(same, Table::Storage, key, "is not the value in the trie");
                 self.found.slots = self.found.slots.saturating_add(1);
             }
