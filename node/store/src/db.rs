@@ -48,8 +48,9 @@ pub enum Durability {
 /// What an operator can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Bytes for all caches together: an eighth of it for rows of the latest state, the rest for RocksDB's: blocks
-    /// of tables, their indexes and filters, and a quarter of that for writes that are not in tables yet.
+    /// Bytes for all caches together: a quarter of it for rows of the latest state and its tries, the rest for
+    /// RocksDB's: blocks of tables, their indexes and filters, and a quarter of that for writes that are not in
+    /// tables yet.
     pub cache_bytes: usize,
 }
 
@@ -116,7 +117,8 @@ impl Store {
     }
 
     fn open_files(path: &Path, chosen: &StoreOptions) -> Result<Self> {
-        let rows = chosen.cache_bytes / 8;
+        // Where indexes and filters do not fit into the rest, each read costs several.
+        let rows = chosen.cache_bytes / 4;
         let blocks = chosen.cache_bytes - rows;
         let cache = Cache::new_lru_cache(blocks);
         // Counted as part of the cache, so that one number bounds both.
