@@ -93,7 +93,7 @@ pub struct SyncStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
-    /// Its address, without path, user and password.
+    /// Its address, without path, user and password; with `#2`, `#3`, … where that is another source's too.
     pub url: String,
     /// Whether it takes part now.
     pub connected: bool,

@@ -8,10 +8,13 @@
 //! signed ([`crate::engine::Engine::adopt`]). Whatever else a source does costs it its connection, is counted,
 //! and leaves the node where Bitcoin has it. What is derived from Bitcoin is never given up for a signed block.
 //!
-//! Memory is bounded for each source: messages by [`MAX_MESSAGE`], what waits to be executed by a queue that
-//! drops what does not fit (it is asked for again), and what waits for a Bitcoin block is not kept at all.
+//! Memory is bounded for each source: messages by [`MAX_MESSAGE`], what was sent and not looked at yet by reading no
+//! further, what waits to be executed by a queue that drops what does not fit (it is asked for again), and what waits
+//! for a Bitcoin block is not kept at all.
 
+mod backlog;
 mod block;
+mod pause;
 mod queue;
 mod source;
 mod verdict;
@@ -24,7 +27,10 @@ use crate::{engine::Engine, rpc::types::SourceStatus};
 use anyhow::Context as _;
 use prometheus::{IntCounterVec, Opts, Registry};
 use source::Source;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -46,10 +52,17 @@ impl Follower {
             "What became of blocks from other nodes, and of the connections to them",
         );
         let counts = IntCounterVec::new(options, &["source", "verdict"])?;
-        let sources = urls
-            .iter()
-            .map(|url| Ok(Arc::new(Source::new(url, counts.clone())?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut sources = Vec::new();
+        let mut times = BTreeMap::<String, usize>::new();
+        for url in urls {
+            http_url(url)?;
+            let shown =
+                shown_url(url).context("--follow takes an address such as ws://127.0.0.1:8545")?;
+            let times = times.entry(shown.clone()).or_default();
+            *times += 1;
+            let name = if *times == 1 { shown } else { format!("{shown}#{times}") };
+            sources.push(Arc::new(Source::new(url, name, counts.clone())));
+        }
         let distinct: BTreeSet<_> = urls.iter().collect();
         anyhow::ensure!(distinct.len() == urls.len(), "--follow names the same node twice");
         Ok(Self { sources, counts })
@@ -117,6 +130,18 @@ mod tests {
         }
         let twice = ["ws://one", "ws://one"].map(str::to_owned);
         assert!(Follower::new(&twice).unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn sources_of_one_host_are_shown_and_counted_apart() {
+        let urls = ["ws://a:1/key", "ws://b:1", "ws://a:1/other", "ws://me:word@a:1"];
+        let follower = Follower::new(&urls.map(str::to_owned)).unwrap();
+        follower.sources[2].note(Verdict::Adopted, 3);
+        let status = follower.status();
+        let shown: Vec<_> = status.iter().map(|status| status.url.as_str()).collect();
+        assert_eq!(shown, ["ws://a:1", "ws://b:1", "ws://a:1#2", "ws://a:1#3"]);
+        let adopted = status.iter().map(|status| status.verdicts.get("adopted").copied());
+        assert_eq!(adopted.collect::<Vec<_>>(), [None, None, Some(3), None]);
     }
 
     #[test]

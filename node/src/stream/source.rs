@@ -1,16 +1,17 @@
 //! One node that blocks are taken from.
 
 use super::{
-    SignedBlock, Verdict, VerifiedBlock, http_url,
+    SignedBlock, Verdict, VerifiedBlock,
+    backlog::{Backlog, Bounded},
+    pause::Pauses,
     queue::{Queue, Waiting, runs},
-    shown_url,
 };
 use crate::{
     engine::{Adoption, Engine, EngineError, NotAdopted},
     rpc::types::{SourceStatus, Topic},
 };
-use anyhow::Context as _;
 use jsonrpsee::{
+    client_transport::ws::{Url, WsTransportClientBuilder},
     core::client::{
         ClientT, Error as ClientError, Subscription, SubscriptionClientT, SubscriptionCloseReason,
     },
@@ -21,7 +22,7 @@ use kedge_genesis::{L1Ref, L2Number};
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 /// Largest message that is taken, bytes: the largest block as JSON, and then some.
@@ -33,14 +34,8 @@ pub const PAGE_BYTES: usize = 2 << 20;
 
 /// How long an answer may take, and how often a source is asked for what it has not pushed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Messages that the connection holds back before they are looked at.
-const BUFFER: usize = 32;
-/// The first pause before a source is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause after what may happen to an honest source.
-const ACCIDENT_PAUSE: Duration = Duration::from_secs(5);
-/// The longest pause after what no honest source does.
-const FAULT_PAUSE: Duration = Duration::from_secs(300);
+/// Messages that the connection holds back before they are looked at, whose bytes the [`Backlog`] bounds.
+const BUFFER: usize = 1_024;
 /// Blocks that a source may push in a row without going beyond what it pushed before.
 const MAX_REPEATS: u32 = 1_024;
 /// Blocks of another chain of the sequencer's that are looked at to find where it leaves this node's.
@@ -54,7 +49,7 @@ const MAX_PROBLEM: usize = 256;
 #[derive(Debug)]
 pub(super) struct Source {
     url: String,
-    /// The address without what may be secret.
+    /// What it is shown and counted as.
     name: String,
     counts: IntCounterVec,
     state: Mutex<State>,
@@ -103,11 +98,9 @@ impl From<ClientError> for End {
 }
 
 impl Source {
-    pub(super) fn new(url: &str, counts: IntCounterVec) -> anyhow::Result<Self> {
-        http_url(url)?;
-        let name =
-            shown_url(url).context("--follow takes an address such as ws://127.0.0.1:8545")?;
-        Ok(Self { url: url.to_owned(), name, counts, state: Mutex::default() })
+    /// The node at a WebSocket address, shown and counted as `name`.
+    pub(super) fn new(url: &str, name: String, counts: IntCounterVec) -> Self {
+        Self { url: url.to_owned(), name, counts, state: Mutex::default() }
     }
 
     pub(super) fn status(&self) -> SourceStatus {
@@ -126,7 +119,7 @@ impl Source {
         self.counts.with_label_values(&[self.name.as_str(), verdict.label()]).get()
     }
 
-    fn note(&self, verdict: Verdict, times: usize) {
+    pub(super) fn note(&self, verdict: Verdict, times: usize) {
         self.counts.with_label_values(&[self.name.as_str(), verdict.label()]).inc_by(times as u64);
     }
 
@@ -139,9 +132,9 @@ impl Source {
         engine: Arc<Engine>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         loop {
-            let before = self.count(Verdict::Adopted);
+            let (before, began) = (self.count(Verdict::Adopted), Instant::now());
             let end = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 end = self.session(&engine) => end,
@@ -152,11 +145,8 @@ impl Source {
                 Err(End::Dropped(verdict, problem)) => (verdict, problem),
             };
             self.note(verdict, 1);
-            if self.count(Verdict::Adopted) > before {
-                pause = FIRST_PAUSE;
-            }
-            let longest = if verdict.is_accident() { ACCIDENT_PAUSE } else { FAULT_PAUSE };
-            pause = pause.min(longest);
+            let adopted = self.count(Verdict::Adopted) > before;
+            let pause = pauses.after(verdict, adopted, began.elapsed());
             tracing::warn!(
                 source = self.name,
                 verdict = verdict.label(),
@@ -173,27 +163,31 @@ impl Source {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = pause.saturating_mul(2);
         }
     }
 
     /// One connection, to its end.
     async fn session(&self, engine: &Arc<Engine>) -> Outcome<Infallible> {
+        let unreachable = |error: &dyn ToString| dropped(Verdict::Unreachable, error.to_string());
+        let transport = WsTransportClientBuilder {
+            max_response_size: MAX_MESSAGE,
+            connection_timeout: PATIENCE,
+            ..Default::default()
+        };
+        let url = Url::parse(&self.url).map_err(|error| unreachable(&error))?;
+        let (sender, inner) = transport.build(url).await.map_err(|error| unreachable(&error))?;
+        let backlog = Backlog::default();
         let client = WsClientBuilder::default()
-            .max_response_size(MAX_MESSAGE)
             .max_buffer_capacity_per_subscription(BUFFER)
-            .connection_timeout(PATIENCE)
             .request_timeout(PATIENCE)
-            .build(&self.url)
-            .await
-            .map_err(|error| dropped(Verdict::Unreachable, error))?;
+            .build_with_transport(sender, Bounded { inner, backlog: backlog.clone() });
         let topic = rpc_params![Topic::SignedBlocks];
         let blocks = client.subscribe("kedge_subscribe", topic, "kedge_unsubscribe").await?;
         self.state.lock().connected = true;
         let queue = Queue::default();
         let mut follow = Following { source: self, client: &client, engine, waits: false };
         tokio::select! {
-            end = self.receive(engine, &client, blocks, &queue) => end,
+            end = self.receive(engine, &client, blocks, &backlog, &queue) => end,
             end = follow.run(&queue) => end,
         }
     }
@@ -204,11 +198,12 @@ impl Source {
         engine: &Engine,
         client: &WsClient,
         mut blocks: Subscription<SignedBlock>,
+        backlog: &Backlog,
         queue: &Queue,
     ) -> Outcome<Infallible> {
         let (mut highest, mut repeats) = (0, 0);
         loop {
-            let block = match blocks.next().await {
+            let block = match backlog.look(blocks.next()).await {
                 Some(Ok(block)) => self.check(engine, block)?,
                 Some(Err(error)) => return Err(dropped(Verdict::Malformed, error)),
                 None => {
