@@ -8,7 +8,11 @@ use kedge_bridge::derive::{BlockFault, EpochInfo, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
 use kedge_store::{Change, L1Rows, L2Rows, StoreError, Table};
 use kedge_vm::ExecutedBlock;
+use parking_lot::MutexGuard;
 use std::sync::Arc;
+
+/// Most blocks of one write, unless it takes more to replace what is there.
+const PORTION_BLOCKS: usize = 8;
 
 /// What became of a run of signed blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub struct Adoption {
 /// Why signed blocks are not part of the chain, now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdopted {
-    /// All of them are in the chain already.
+    /// They are in the chain already.
     Known,
     /// The blocks before them are missing.
     Gap,
@@ -64,7 +68,12 @@ pub enum InvalidBlock {
 }
 
 impl Engine {
-    /// Adds a run of signed blocks, each the parent of the next, as unsafe blocks. One atomic write.
+    /// Adds a run of signed blocks, each the parent of the next, as unsafe blocks.
+    ///
+    /// A long run takes several writes, of 8 blocks or about one block's gas limit each, and between two of them
+    /// Bitcoin's blocks have their turn. Each write is atomic and leaves a chain that the rules of this call allow,
+    /// whatever becomes of the rest: every prefix of a run is one, and what replaces unsafe blocks is one write with as
+    /// many blocks as make it longer than what it replaces. What another call did in between is looked at anew.
     ///
     /// Blocks of the run that the chain has are passed over. Where the run leaves the chain above the safe
     /// head, it replaces the unsafe blocks from there on if it is longer: the sequencer went another way, as
@@ -75,9 +84,22 @@ impl Engine {
     /// # Errors
     /// When this machine failed.
     pub fn adopt(&self, blocks: &[VerifiedBlock]) -> Result<Adoption, EngineError> {
+        let (mut added, mut left) = (0, blocks);
+        loop {
+            let (passed, portion) = self.adopt_portion(left)?;
+            added += portion.added;
+            left = left.get(passed..).unwrap_or_default();
+            if left.is_empty() || portion.rest.is_some() {
+                return Ok(Adoption { added, rest: portion.rest });
+            }
+        }
+    }
+
+    /// Adds as many blocks of the run as one write takes. Says how many were passed, the known ones included.
+    fn adopt_portion(&self, blocks: &[VerifiedBlock]) -> Result<(usize, Adoption), EngineError> {
         let mut live = self.live.lock();
         let heads = self.heads();
-        let nothing = |rest| Ok(Adoption { added: 0, rest: Some(rest) });
+        let nothing = |rest| Ok((0, Adoption { added: 0, rest: Some(rest) }));
         let mut known = 0;
         for block in blocks {
             if self.store.hash(block.number())? != Some(block.block().hash) {
@@ -118,10 +140,18 @@ impl Engine {
             removed.push(Arc::new(unwind(&mut change, self.options.journal_removed)?));
         }
         let mut added = Vec::new();
+        let mut gas: u64 = 0;
         let mut rest = None;
         for block in new {
+            let full = added.len() >= PORTION_BLOCKS || gas >= self.params.block_gas_limit;
+            if full && added.len() > removed.len() {
+                break;
+            }
             match self.extend(&mut change, &live.derive.epochs, block)? {
-                Ok(block) => added.push(Arc::new(block)),
+                Ok(block) => {
+                    gas = gas.saturating_add(block.header.gas_used);
+                    added.push(Arc::new(block));
+                }
                 Err(reason) => {
                     rest = Some(reason);
                     break;
@@ -143,7 +173,9 @@ impl Engine {
         let removed = removed.into_iter().map(EngineEvent::Removed);
         let events = removed.chain(added.into_iter().map(EngineEvent::NewBlock)).collect();
         self.commit(&mut live, change, events)?;
-        Ok(Adoption { added: count, rest })
+        // To whoever waits for it, before the next portion.
+        MutexGuard::unlock_fair(live);
+        Ok((known + count, Adoption { added: count, rest }))
     }
 
     /// Adds one block to a pending change, or says why not and leaves the change as it was.

@@ -1,8 +1,9 @@
 //! The engine: the one writer of the chain. Bitcoin blocks and the sequencer's payloads in, blocks and
 //! heads out.
 //!
-//! Every call is one atomic, synchronised write of the store, so a process that is killed at any moment
-//! continues from the last call that returned, or from the one before it. Events are sent after the write.
+//! Every call is one atomic, synchronised write of the store (a long run of signed blocks is several), so a process
+//! that is killed at any moment continues from the last write, or from the one before it. Events are sent after the
+//! write.
 //!
 //! | file | the question it answers |
 //! | --- | --- |

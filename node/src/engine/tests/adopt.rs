@@ -292,3 +292,64 @@ fn after_a_reorganisation_of_bitcoin_the_sequencer_s_new_blocks_take_the_place_o
     assert_eq!(pair.adopt(&new), all(3));
     pair.agree();
 }
+
+/// Of each write how many blocks it removed and added.
+fn writes(events: &mut broadcast::Receiver<EngineEvent>) -> Vec<(usize, usize)> {
+    let mut writes = Vec::new();
+    let mut write = (0, 0);
+    while let Ok(event) = events.try_recv() {
+        match event {
+            EngineEvent::Removed(_) => write.0 += 1,
+            EngineEvent::NewBlock(_) => write.1 += 1,
+            EngineEvent::Heads(_) => writes.push(std::mem::take(&mut write)),
+            EngineEvent::L1Connected(_) | EngineEvent::L1Disconnected(_) => {}
+        }
+    }
+    writes
+}
+
+#[test]
+fn a_long_run_is_added_in_portions_and_what_replaces_blocks_in_one_write() {
+    let mut pair = Pair::new();
+    let (start, nonce) = (pair.latest().number, pair.sequencer.nonce);
+    let first: Vec<_> = (0..10).map(|_| pair.pay()).collect();
+    let mut events = pair.follower.subscribe();
+    assert_eq!(pair.adopt(&first), all(10));
+    assert_eq!(writes(&mut events), [(0, 8), (0, 2)]);
+
+    pair.forget(start, nonce);
+    let other = pair.sequencer.plain_transfer(Address::repeat_byte(0xf2), U256::ONE);
+    let mut second = vec![pair.build(vec![other])];
+    second.extend((0..19).map(|_| pair.pay()));
+    assert_eq!(pair.adopt(&second), all(20));
+    assert_eq!(writes(&mut events), [(10, 11), (0, 8), (0, 1)]);
+    pair.agree();
+}
+
+#[test]
+fn what_does_not_hold_in_a_later_portion_leaves_those_before_it() {
+    let mut pair = Pair::new();
+    let mut run: Vec<_> = (0..10).map(|_| pair.pay()).collect();
+    let good = run[9].clone();
+    run[9] = forged(&good, |it| it.timestamp += 1_000_000);
+    let adoption = pair.adopt(&run);
+    assert!(matches!(adoption, Adoption { added: 9, rest: Some(NotAdopted::Invalid(_)) }));
+    assert_eq!(pair.adopt(&[good]), all(1));
+    pair.agree();
+}
+
+#[test]
+fn blocks_full_of_gas_make_smaller_portions() {
+    let mut pair = Pair::new();
+    let run: Vec<_> = (0..3)
+        .map(|_| {
+            // What calldata costs at least is more than half of a block's gas.
+            let input = vec![1; 240_000].into();
+            let tx = pair.sequencer.user_tx_of(10_000_000, FRIEND, U256::ZERO, input);
+            pair.build(vec![tx])
+        })
+        .collect();
+    let mut events = pair.follower.subscribe();
+    assert_eq!(pair.adopt(&run), all(3));
+    assert_eq!(writes(&mut events), [(0, 2), (0, 1)]);
+}

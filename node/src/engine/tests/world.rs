@@ -369,7 +369,13 @@ impl World {
         self.user_tx_of(21_000, to, value, Bytes::new())
     }
 
-    fn user_tx_of(&mut self, gas_limit: u64, to: Address, value: U256, input: Bytes) -> Bytes {
+    pub(crate) fn user_tx_of(
+        &mut self,
+        gas_limit: u64,
+        to: Address,
+        value: U256,
+        input: Bytes,
+    ) -> Bytes {
         let mut tx = TxEip1559 {
             chain_id: self.params.chain_id,
             nonce: self.nonce,
