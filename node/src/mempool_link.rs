@@ -151,17 +151,25 @@ impl Link {
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = ticks.tick() => {
-                    self.mempool.expire(Instant::now());
-                    continue;
-                }
-                event = self.events.recv() => event,
+                _ = ticks.tick() => None,
+                event = self.events.recv() => match event {
+                    Err(RecvError::Closed) => anyhow::bail!("the engine stopped"),
+                    event => Some(event),
+                },
             };
-            match event {
-                Ok(event) => self.take(&event),
-                Err(RecvError::Lagged(_)) => self.make_up(),
-                Err(RecvError::Closed) => anyhow::bail!("the engine stopped"),
-            }
+            // Accounts are read and senders recovered: work for the disk and a processor, not for the event loop. One
+            // after the other, so it takes one thread.
+            let handled = tokio::task::spawn_blocking(move || {
+                match event {
+                    Some(Ok(event)) => self.take(&event),
+                    Some(Err(_)) => self.make_up(),
+                    None => {
+                        self.mempool.expire(Instant::now());
+                    }
+                }
+                self
+            });
+            self = handled.await.context("the mempool's thread failed")?;
         }
     }
 
@@ -219,6 +227,7 @@ mod tests {
     use alloy_primitives::{Signature, TxKind, U256};
     use alloy_signer::SignerSync;
     use alloy_signer_local::PrivateKeySigner;
+    use std::thread::{self, ThreadId};
 
     fn sign<T: SignableTransaction<Signature>>(signer: &PrivateKeySigner, mut tx: T) -> Bytes
     where
@@ -229,14 +238,56 @@ mod tests {
     }
 
     fn mempool(world: &World) -> (Arc<Mempool>, Link) {
+        mempool_over(world, Arc::new(HeadState::new(world.engine.clone())))
+    }
+
+    fn mempool_over(world: &World, state: Arc<dyn StateView>) -> (Arc<Mempool>, Link) {
         let engine = world.engine.clone();
         let mempool = Arc::new(Mempool::new(
             MempoolConfig::new(engine.evm()),
-            Arc::new(HeadState::new(engine.clone())),
+            state,
             Some(Arc::new(StoreJournal::new(engine.store().clone()))),
         ));
         let link = Link::new(&engine, mempool.clone());
         (mempool, link)
+    }
+
+    /// A state that remembers which threads read it.
+    struct Watched(HeadState, Mutex<Vec<ThreadId>>);
+
+    impl StateView for Watched {
+        fn account(&self, address: Address) -> anyhow::Result<SenderState> {
+            self.1.lock().push(thread::current().id());
+            self.0.account(address)
+        }
+
+        fn fees(&self) -> anyhow::Result<Arc<HeadFees>> {
+            self.1.lock().push(thread::current().id());
+            self.0.fees()
+        }
+    }
+
+    #[tokio::test]
+    async fn transactions_of_removed_blocks_come_back_without_work_for_the_event_loop() {
+        let mut world = World::new();
+        let deposit = world.deposit(account().address(), 100_000_000);
+        world.mine(vec![deposit]);
+        world.build(vec![]).unwrap();
+        let before = world.engine.heads().latest.number;
+        let tx = world.plain_transfer(Address::repeat_byte(9), U256::ONE);
+        world.build(vec![tx.clone()]).unwrap();
+        let state = Arc::new(Watched(HeadState::new(world.engine.clone()), Mutex::default()));
+        let (mempool, link) = mempool_over(&world, state.clone());
+        let (mut changes, stop) = (mempool.changes(), CancellationToken::new());
+        let link = tokio::spawn(link.run(stop.clone()));
+        world.engine.unwind_unsafe_to(before).unwrap();
+        while mempool.get(&keccak256(&tx)).is_none() {
+            changes.changed().await.unwrap();
+        }
+        stop.cancel();
+        link.await.unwrap().unwrap();
+        let threads = state.1.lock();
+        assert!(!threads.is_empty() && !threads.contains(&thread::current().id()));
     }
 
     #[test]

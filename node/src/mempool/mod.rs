@@ -215,7 +215,9 @@ impl Mempool {
         // Under the lock: a block that comes in between calls `on_block` after this.
         let account = self.state.account(tx.sender).map_err(PoolError::State)?;
         validate::at_head(&tx, &account)?;
-        pool.set_base_fee(fees.base_fee);
+        // Another head may have come since the first reading. What the transaction is charged for its Bitcoin space is
+        // then that of the head before, as with those that came before it.
+        pool.set_base_fee(self.state.fees().map_err(PoolError::State)?.base_fee);
         let plan = pool.check(&tx, account, arrival)?;
         if let Some(journal) = &self.journal {
             journal.put(hash, &tx.encoded).map_err(PoolError::State)?;
@@ -291,7 +293,10 @@ impl Mempool {
                 Err(error) => {
                     tracing::debug!(%hash, %error, "transaction did not return to the mempool");
                     again.strange += usize::from(error.is_about_the_bytes());
-                    self.forget(&[hash]);
+                    let pool = self.pool.lock();
+                    if !pool.contains(&hash) {
+                        self.forget(&[hash]);
+                    }
                 }
             }
         }
@@ -372,8 +377,8 @@ impl Mempool {
         }
     }
 
-    /// Takes transactions out of the journal. Where they were in the pool, its lock is held: somebody may send
-    /// one of them again, and what is admitted stays in the journal.
+    /// Takes transactions out of the journal that are not in the pool. Its lock is held: somebody may send one of them
+    /// again, and what is admitted stays in the journal.
     fn forget(&self, hashes: &[B256]) {
         if hashes.is_empty() {
             return;

@@ -1,19 +1,19 @@
+mod delegation;
+mod eviction;
+mod journal;
+mod laws;
+
 use super::*;
 use alloy_consensus::{
     SignableTransaction, Transaction, TxEip1559, TxEip2930, TxEip4844, TxEip7702, TxEnvelope,
     TxLegacy,
 };
-use alloy_eips::{
-    Encodable2718,
-    eip7702::{Authorization, SignedAuthorization},
-};
+use alloy_eips::{Encodable2718, eip7702::SignedAuthorization};
 use alloy_network::TxSignerSync;
 use alloy_primitives::{Signature, TxKind};
-use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use kedge_genesis::Network;
 use kedge_vm::EvmConfig;
-use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,6 +28,8 @@ struct FakeState {
     l1_base_fee: u64,
     base_fee: AtomicU64,
     broken: AtomicBool,
+    /// What happens after the fees are read the next time.
+    after_fees: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Default for FakeState {
@@ -37,6 +39,7 @@ impl Default for FakeState {
             l1_base_fee: 0,
             base_fee: AtomicU64::new(1_000_000),
             broken: AtomicBool::new(false),
+            after_fees: Mutex::default(),
         }
     }
 }
@@ -64,7 +67,12 @@ impl StateView for FakeState {
             operator_fee_constant: Some(U256::ZERO),
             ..Default::default()
         };
-        Ok(Arc::new(HeadFees { base_fee: self.base_fee.load(Ordering::Relaxed), l1 }))
+        let fees = HeadFees { base_fee: self.base_fee.load(Ordering::Relaxed), l1 };
+        let then = self.after_fees.lock().take();
+        if let Some(then) = then {
+            then();
+        }
+        Ok(Arc::new(fees))
     }
 }
 
@@ -127,16 +135,6 @@ fn delegation(authorization_list: Vec<SignedAuthorization>) -> TxEip7702 {
         authorization_list,
         ..Default::default()
     }
-}
-
-fn authorization(index: u8, nonce: u64, chain_id: u64) -> SignedAuthorization {
-    let authorization = Authorization {
-        chain_id: U256::from(chain_id),
-        address: Address::repeat_byte(0xc0),
-        nonce,
-    };
-    let hash = authorization.signature_hash();
-    authorization.into_signed(signer(index).sign_hash_sync(&hash).expect("signs"))
 }
 
 fn blob() -> TxEip4844 {
@@ -344,23 +342,6 @@ fn the_balance_covers_all_waiting_transactions_together() {
 }
 
 #[test]
-fn limits_refuse_or_evict_the_worst() {
-    let small = PoolLimits { max_transactions: 3, max_per_sender: 2, ..Default::default() };
-    let (mempool, _, journal) = pool_with(limited(small), RICH);
-    mempool.add(sign(0, transfer(0, 2 * GWEI))).expect("ok");
-    let worst = mempool.add(sign(0, transfer(1, GWEI))).expect("ok");
-    let error = mempool.add(sign(0, transfer(2, GWEI))).expect_err("two at most");
-    assert_eq!(error.to_string(), "account limit exceeded: pooled 2 txs");
-    mempool.add(sign(1, transfer(0, 2 * GWEI))).expect("ok");
-    let error = mempool.add(sign(2, transfer(0, GWEI))).expect_err("no better than the worst");
-    assert_eq!(error.to_string(), "transaction underpriced: the mempool is full");
-    mempool.add(sign(2, transfer(0, 3 * GWEI))).expect("evicts");
-    assert!(mempool.get(&worst).is_none());
-    assert_eq!(journal.0.lock().len(), 3);
-    mempool.pool.lock().check_invariants();
-}
-
-#[test]
 fn a_block_removes_what_it_included_and_what_became_unaffordable() {
     let (mempool, state, journal) = pool();
     for nonce in 0..3 {
@@ -386,18 +367,6 @@ fn unwound_transactions_come_back_in_order() {
     state.set(address, 0, RICH);
     assert_eq!(mempool.on_reorg(unwound), 3);
     assert_eq!(nonces(&mempool, 0), [0, 1, 2, 3]);
-}
-
-#[test]
-fn a_new_process_finds_the_admitted_transactions() {
-    let (mempool, state, journal) = pool();
-    mempool.add(sign(0, transfer(0, GWEI))).expect("ok");
-    mempool.add(sign(0, transfer(1, GWEI))).expect("ok");
-    state.set(signer(0).address(), 1, RICH);
-    let next = Mempool::new(config(), state, Some(journal.clone()));
-    assert_eq!(next.restore().expect("readable"), 1);
-    assert_eq!(nonces(&next, 0), [1]);
-    assert_eq!(journal.0.lock().len(), 1, "the included one is forgotten");
 }
 
 #[test]
@@ -462,137 +431,6 @@ fn what_waits_for_a_nonce_does_not_take_funds_from_what_can_be_executed() {
     assert_eq!(mempool.status(1_000_000), PoolStatus { pending: 1, base_fee: 0, queued: 1 });
 }
 
-/// Fills a pool of three with one transaction each of accounts 1, 2 and 3.
-fn full(fees: [u128; 3]) -> (Mempool, Arc<FakeState>, [B256; 3]) {
-    let limits = PoolLimits { max_transactions: 3, ..Default::default() };
-    let (mempool, state, _) = pool_with(limited(limits), RICH);
-    let mut place = 0;
-    let hashes = fees.map(|fee| {
-        place += 1;
-        mempool.add(sign(place, transfer(0, fee))).expect("there is room")
-    });
-    (mempool, state, hashes)
-}
-
-#[test]
-fn what_waits_for_a_nonce_never_displaces_what_a_block_can_take() {
-    let (mempool, _, hashes) = full([GWEI; 3]);
-    let error = mempool.add(sign(0, transfer(1, 100 * GWEI))).expect_err("nonce 0 is missing");
-    assert_eq!(error.to_string(), "future transaction tries to replace pending");
-    assert!(hashes.iter().all(|hash| mempool.get(hash).is_some()));
-    mempool.add(sign(0, transfer(0, 2 * GWEI))).expect("this one can be executed");
-}
-
-#[test]
-fn what_can_be_executed_displaces_what_waits_for_a_nonce_whatever_that_pays() {
-    let limits = PoolLimits { max_transactions: 2, ..Default::default() };
-    let (mempool, _, _) = pool_with(limited(limits), RICH);
-    let queued = mempool.add(sign(1, transfer(1, 100 * GWEI))).expect("ok");
-    mempool.add(sign(2, transfer(0, GWEI))).expect("ok");
-    mempool.add(sign(0, transfer(0, GWEI))).expect("displaces");
-    assert!(mempool.get(&queued).is_none());
-}
-
-#[test]
-fn a_full_pool_gives_up_what_pays_least_above_the_base_fee() {
-    let (mempool, _, [first, second, third]) = full([5 * GWEI, 5 * GWEI, 5 * GWEI]);
-    // The most that one promises does not count, only what the block's maker gets of it.
-    let modest = TxEip1559 { max_priority_fee_per_gas: GWEI, ..transfer(0, 100 * GWEI) };
-    mempool.add(sign(0, modest)).expect_err("less tip than all others");
-    let generous = transfer(0, 6 * GWEI);
-    mempool.add(sign(0, generous)).expect("more");
-    let left = [first, second, third].map(|hash| mempool.get(&hash).is_some());
-    assert_eq!(left, [true, true, false], "the youngest of equals goes");
-}
-
-#[test]
-fn the_base_fee_decides_who_gives_way() {
-    let (mempool, state, [low, _, _]) = full([2 * GWEI, 20 * GWEI, 20 * GWEI]);
-    let capped = TxEip1559 { max_priority_fee_per_gas: GWEI, ..transfer(0, 15 * GWEI) };
-    mempool
-        .add(sign(0, capped.clone()))
-        .expect_err("a smaller tip, at a base fee of nearly nothing");
-    state.base_fee.store(10 * GWEI as u64, Ordering::Relaxed);
-    mempool.on_block([]);
-    mempool.pool.lock().check_invariants();
-    mempool.add(sign(0, capped)).expect("the lowest no longer pays the base fee");
-    assert!(mempool.get(&low).is_none());
-}
-
-#[test]
-fn a_dear_transaction_behind_cheap_ones_does_not_protect_them() {
-    let limits = PoolLimits { max_transactions: 3, ..Default::default() };
-    let (mempool, _, _) = pool_with(limited(limits), RICH);
-    mempool.add(sign(1, transfer(0, GWEI))).expect("ok");
-    mempool.add(sign(1, transfer(1, GWEI))).expect("ok");
-    let bait = mempool.add(sign(1, transfer(2, 1_000 * GWEI))).expect("ok");
-    mempool.add(sign(0, transfer(0, 2 * GWEI))).expect("more than the cheapest before the last");
-    assert!(mempool.get(&bait).is_none());
-    assert_eq!(nonces(&mempool, 1), [0, 1], "what is left has no gap");
-}
-
-#[test]
-fn a_pool_full_of_bytes_makes_room_for_many_bytes() {
-    let small = sign(1, transfer(0, GWEI)).len();
-    let limits = PoolLimits { max_bytes: 3 * small + 100, ..Default::default() };
-    let (mempool, _, _) = pool_with(limited(limits), RICH);
-    for index in 1..4 {
-        mempool.add(sign(index, transfer(0, GWEI))).expect("ok");
-    }
-    let wide =
-        TxEip1559 { gas_limit: 50_000, input: vec![1; small].into(), ..transfer(0, 2 * GWEI) };
-    mempool.add(sign(0, wide)).expect("two give way");
-    assert_eq!(mempool.status(0).pending, 2);
-    mempool.pool.lock().check_invariants();
-    let wider =
-        TxEip1559 { gas_limit: 500_000, input: vec![1; 4 * small].into(), ..transfer(0, 9 * GWEI) };
-    let error = mempool.add(sign(2, wider)).expect_err("more than the pool holds");
-    assert_eq!(error.to_string(), "txpool is full");
-}
-
-#[test]
-fn what_waits_for_a_nonce_is_limited_by_itself() {
-    let limits = PoolLimits { max_queued: 3, max_queued_per_sender: 2, ..Default::default() };
-    let (mempool, _, _) = pool_with(limited(limits), RICH);
-    for nonce in [2, 3] {
-        mempool.add(sign(1, transfer(nonce, 2 * GWEI))).expect("ok");
-    }
-    let error = mempool.add(sign(1, transfer(4, 9 * GWEI))).expect_err("two of one account");
-    assert_eq!(error.to_string(), "account limit exceeded: pooled 2 txs");
-    let cheap = mempool.add(sign(2, transfer(1, GWEI))).expect("ok");
-    mempool.add(sign(3, transfer(1, GWEI))).expect_err("three in all, and it pays no more");
-    mempool.add(sign(3, transfer(1, 3 * GWEI))).expect("displaces the cheapest");
-    assert!(mempool.get(&cheap).is_none());
-    mempool.add(sign(1, transfer(0, GWEI))).expect("what can be executed is not concerned");
-    mempool.add(sign(1, transfer(1, GWEI))).expect("closes the gap");
-    assert_eq!(nonces(&mempool, 1), [0, 1, 2, 3]);
-    mempool.pool.lock().check_invariants();
-}
-
-#[test]
-fn what_waits_too_long_for_a_nonce_expires_and_nothing_else() {
-    let (mempool, _, journal) = pool();
-    mempool.add(sign(0, transfer(0, GWEI))).expect("pending");
-    mempool.add(sign(0, transfer(2, GWEI))).expect("queued");
-    let lifetime = PoolLimits::default().queued_lifetime;
-    let last = Instant::now();
-    assert_eq!(mempool.expire(last + lifetime - Duration::from_secs(60)), 0);
-    assert_eq!(mempool.expire(last + lifetime + Duration::from_secs(60)), 1);
-    assert_eq!(nonces(&mempool, 0), [0]);
-    assert_eq!(mempool.status(0).queued, 0);
-    assert_eq!(journal.0.lock().len(), 1);
-    mempool.pool.lock().check_invariants();
-}
-
-#[test]
-fn what_begins_to_wait_has_its_whole_lifetime_however_long_its_sender_is_there() {
-    let (mempool, _, _) = pool();
-    mempool.add(sign(0, transfer(0, GWEI))).expect("pending");
-    let before = Instant::now();
-    mempool.add(sign(0, transfer(2, GWEI))).expect("queued");
-    assert_eq!(mempool.expire(before + PoolLimits::default().queued_lifetime), 0);
-}
-
 #[test]
 fn subscribers_hear_of_a_transaction_once_it_can_be_executed() {
     let (mempool, state, _) = pool_with(config(), 3 * 21_001 * GWEI);
@@ -620,189 +458,15 @@ fn subscribers_hear_of_a_transaction_once_it_can_be_executed() {
 }
 
 #[test]
-fn a_delegated_account_has_one_transaction_at_a_time() {
+fn a_head_that_comes_while_a_transaction_is_checked_is_the_one_to_rank_by() {
     let (mempool, state, _) = pool();
-    state.accounts.lock().get_mut(&signer(1).address()).expect("set").is_delegated = true;
-    let gapped = mempool.add(sign(1, transfer(1, GWEI))).expect_err("not its next nonce");
-    assert_eq!(gapped.to_string(), "gapped-nonce tx from delegated accounts");
-    mempool.add(sign(1, transfer(0, GWEI))).expect("its next");
-    let second = mempool.add(sign(1, transfer(1, GWEI))).expect_err("a second one");
-    assert_eq!(second.to_string(), "in-flight transaction limit reached for delegated accounts");
-    mempool.add(sign(1, transfer(0, 2 * GWEI))).expect("a replacement");
-}
-
-#[test]
-fn an_account_whose_delegation_waits_has_one_transaction_at_a_time() {
-    let (mempool, state, _) = pool();
-    let chain = config().chain_id;
-    let foreign = delegation(vec![authorization(1, 0, chain + 1)]);
-    mempool.add(sign(0, foreign)).expect("ok");
-    for nonce in [0, 1] {
-        mempool
-            .add(sign(1, transfer(nonce, GWEI)))
-            .expect("an authorisation for another chain is nothing");
-    }
-    let auth = |nonce, list| sign(0, TxEip7702 { nonce, ..delegation(list) });
-    let error = mempool.add(auth(1, vec![authorization(1, 0, 0)])).expect_err("two wait");
-    assert_eq!(error.to_string(), "authority already reserved");
-    let pending = mempool.add(auth(1, vec![authorization(2, 0, chain)])).expect("none waits");
-    mempool.add(sign(2, transfer(1, GWEI))).expect_err("a gap");
-    mempool.add(sign(2, transfer(0, GWEI))).expect("one");
-    let second = mempool.add(sign(2, transfer(1, GWEI))).expect_err("two");
-    assert!(matches!(second, PoolError::InFlightLimit));
-    mempool.pool.lock().check_invariants();
-    mempool.discard(&pending);
-    mempool.add(sign(2, transfer(1, GWEI))).expect("nothing is delegated any more");
-    // In a block, the authorisation used the authority's nonce.
-    state.set(signer(2).address(), 1, RICH);
-    mempool.on_block([signer(2).address()]);
-    assert_eq!(nonces(&mempool, 2), [1]);
-    mempool.pool.lock().check_invariants();
-}
-
-#[test]
-fn what_was_admitted_once_comes_back_whatever_holds_for_new_ones() {
-    let (mempool, state, journal) = pool();
-    for nonce in 0..3 {
-        mempool.add(sign(0, transfer(nonce, GWEI))).expect("ok");
-    }
-    let address = signer(0).address();
-    state.set(address, 0, 2 * 21_001 * GWEI);
-    state.accounts.lock().get_mut(&address).expect("set").is_delegated = true;
-    let limits = PoolLimits { max_per_sender: 1, max_queued_per_sender: 0, ..Default::default() };
-    let next = Mempool::new(limited(limits), state, Some(journal.clone()));
-    assert_eq!(next.restore().expect("readable"), 3);
-    assert_eq!(next.status(0), PoolStatus { pending: 2, base_fee: 0, queued: 1 });
-    assert_eq!(journal.0.lock().len(), 3);
-    next.pool.lock().check_invariants();
-}
-
-#[test]
-fn rows_of_the_journal_that_are_no_transactions_are_removed_and_the_rest_comes_back() {
-    let (mempool, state, journal) = pool();
-    let hash = mempool.add(sign(0, transfer(0, GWEI))).expect("ok");
-    for garbage in [&[0xff, 0x00][..], &[], &[0x02, 0xc0], &sign(0, blob())] {
-        journal.put(alloy_primitives::keccak256(garbage), garbage).expect("fake");
-    }
-    let next = Mempool::new(config(), state, Some(journal.clone()));
-    assert_eq!(next.restore().expect("readable"), 1);
-    assert_eq!(journal.0.lock().keys().copied().collect::<Vec<_>>(), [hash]);
-}
-
-#[test]
-fn a_state_that_cannot_be_read_leaves_the_journal_as_it_is() {
-    let (mempool, state, journal) = pool();
+    let mempool = Arc::new(mempool);
+    let (head, late) = (mempool.clone(), state.clone());
+    *state.after_fees.lock() = Some(Box::new(move || {
+        late.base_fee.store(2 * GWEI as u64, Ordering::Relaxed);
+        head.on_block([]);
+    }));
     mempool.add(sign(0, transfer(0, GWEI))).expect("ok");
-    state.broken.store(true, Ordering::Relaxed);
-    let next = Mempool::new(config(), state, Some(journal.clone()));
-    next.restore().expect_err("nothing can be said about it");
-    assert_eq!(journal.0.lock().len(), 1);
-}
-
-#[test]
-fn a_cleared_pool_is_empty_and_so_is_its_journal() {
-    let (mempool, _, journal) = pool();
-    for index in 0..3 {
-        mempool.add(sign(index, transfer(0, GWEI))).expect("ok");
-    }
-    assert_eq!(mempool.clear(), 3);
-    assert_eq!((mempool.status(0), mempool.bytes()), (PoolStatus::default(), 0));
-    assert!(journal.0.lock().is_empty());
-    mempool.add(sign(0, transfer(0, GWEI))).expect("and it goes on");
-    mempool.pool.lock().check_invariants();
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Add { sender: u8, nonce: u64, fee: u128 },
-    Include { sender: u8, count: usize },
-    Rewind { sender: u8 },
-    Balance { sender: u8, transfers: u128 },
-    Discard { sender: u8 },
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        8 => (0..3_u8, 0..6_u64, 10..20_u128).prop_map(|(sender, nonce, fee)| Op::Add { sender, nonce, fee }),
-        2 => (0..3_u8, 0..3_usize).prop_map(|(sender, count)| Op::Include { sender, count }),
-        1 => (0..3_u8).prop_map(|sender| Op::Rewind { sender }),
-        1 => (0..3_u8, 0..6_u128).prop_map(|(sender, transfers)| Op::Balance { sender, transfers }),
-        1 => (0..3_u8).prop_map(|sender| Op::Discard { sender }),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
-    /// Whatever happens, a block gets each sender's transactions without gaps from the account's
-    /// nonce, only what is affordable, and a nonce changes hands only for ten percent more.
-    #[test]
-    fn blocks_get_gapless_affordable_runs(ops in prop::collection::vec(op(), 1..40)) {
-        let small = PoolLimits {
-            max_transactions: 8,
-            max_per_sender: 4,
-            max_queued: 5,
-            max_queued_per_sender: 3,
-            ..Default::default()
-        };
-        let (mempool, state, journal) = pool_with(limited(small), RICH);
-        for op in ops {
-            match op {
-                Op::Add { sender, nonce, fee } => {
-                    let before = {
-                        let pool = mempool.pool.lock();
-                        pool.find(&signer(sender).address(), nonce)
-                    };
-                    let added = mempool.add(sign(sender, transfer(nonce, fee * GWEI)));
-                    if let (Ok(hash), Some(old)) = (added, before) {
-                        prop_assert_ne!(hash, old.hash);
-                        prop_assert!(fee * GWEI * 100 >= old.tx.max_fee_per_gas() * 110);
-                    }
-                }
-                Op::Include { sender, count } => {
-                    let address = signer(sender).address();
-                    let included = nonces(&mempool, sender).len().min(count) as u64;
-                    let mut account = state.account(address).expect("fake");
-                    account.nonce += included;
-                    state.accounts.lock().insert(address, account);
-                    mempool.on_block([address]);
-                }
-                Op::Rewind { sender } => {
-                    let address = signer(sender).address();
-                    let mut account = state.account(address).expect("fake");
-                    account.nonce = account.nonce.saturating_sub(1);
-                    state.accounts.lock().insert(address, account);
-                    mempool.on_reorg([]);
-                }
-                Op::Balance { sender, transfers } => {
-                    let address = signer(sender).address();
-                    let mut account = state.account(address).expect("fake");
-                    account.balance = U256::from(transfers * 20 * GWEI * 21_001);
-                    state.accounts.lock().insert(address, account);
-                    mempool.on_block([address]);
-                }
-                Op::Discard { sender } => {
-                    if let Some(tx) = mempool.best(0).find(|tx| tx.sender == signer(sender).address()) {
-                        mempool.discard(&tx.hash);
-                    }
-                }
-            }
-            mempool.pool.lock().check_invariants();
-            let mut seen: BTreeMap<Address, (u64, U256)> = BTreeMap::new();
-            for tx in mempool.best(1_000_000) {
-                let account = state.account(tx.sender).expect("fake");
-                let (next, spent) = seen.entry(tx.sender).or_insert((account.nonce, U256::ZERO));
-                prop_assert_eq!(tx.nonce(), *next);
-                *next += 1;
-                *spent += tx.cost();
-                prop_assert!(*spent <= account.balance);
-            }
-            let status = mempool.status(1_000_000);
-            prop_assert_eq!(status.pending, mempool.best(1_000_000).count());
-            prop_assert_eq!(
-                status.pending + status.base_fee + status.queued,
-                journal.0.lock().len()
-            );
-        }
-    }
+    let waits = PoolStatus { pending: 0, base_fee: 1, queued: 0 };
+    assert_eq!(mempool.status_at_head(), waits);
 }
