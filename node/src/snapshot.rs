@@ -77,8 +77,8 @@ impl Manifest {
     }
 }
 
-/// Makes a snapshot in the folder `to`, which is created or empty. `progress` is told how many bytes have been
-/// read, and of how many.
+/// Makes a snapshot in the folder `to`, which is created or empty; nothing of it is left there when that fails.
+/// `progress` is told how many bytes have been read, and of how many.
 ///
 /// # Errors
 /// When `to` holds something, and when store or disk fail.
@@ -87,20 +87,51 @@ pub fn create(
     params: &Params,
     to: &Path,
     own_records: bool,
-    mut progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> anyhow::Result<Manifest> {
     ensure!(is_free(to)?, "{} is not empty; choose a new folder for the snapshot", to.display());
+    let made: Vec<&Path> = to
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+        .collect();
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     let folder = to.join(STORE);
-    store.checkpoint(&folder)?;
+    let done = store.checkpoint(&folder).map_err(anyhow::Error::from).and_then(|()| {
+        let done = complete(store, params, to, &folder, own_records, progress);
+        if done.is_err() {
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        done
+    });
+    if done.is_err() {
+        for folder in made {
+            // One that somebody put something into stays.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
+    done
+}
+
+/// Makes a snapshot of the copied database in `folder`.
+fn complete(
+    store: &Store,
+    params: &Params,
+    to: &Path,
+    folder: &Path,
+    own_records: bool,
+    mut progress: impl FnMut(u64, u64),
+) -> anyhow::Result<Manifest> {
     if !own_records {
         let identity = identity_of(params)?;
-        Store::open_existing(&folder, &identity)?.remove_own_records()?;
+        Store::open_existing(folder, &identity)?.remove_own_records()?;
         // The database's log and manifest still have keys of those rows: opening it begins both anew.
-        drop(Store::open_existing(&folder, &identity)?);
+        drop(Store::open_existing(folder, &identity)?);
     }
     let mut names = Vec::new();
-    for entry in fs::read_dir(&folder)? {
+    for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().into_string().ok().context("a file has no plain name")?;
         // The database's log for people, and its lock.
         if name != "LOCK" && !name.starts_with("LOG") {
@@ -340,6 +371,28 @@ mod tests {
             });
             assert_eq!(found, own, "what is left out is not in the files either");
         }
+    }
+
+    #[test]
+    fn a_snapshot_that_fails_leaves_nothing_of_it_and_what_is_somebody_else_s() {
+        let (world, dir) = (world(), TempDir::new().unwrap());
+        let made = |to: &Path, spoil: &dyn Fn()| {
+            create(world.store(), world.params, to, true, |_, _| spoil()).unwrap_err()
+        };
+        let deep = dir.path().join("a/b/copy");
+        let error = made(&deep, &|| {
+            let _ = fs::remove_dir_all(deep.join(STORE));
+            fs::create_dir_all(deep.join(STORE)).unwrap();
+        });
+        assert!(error.to_string().starts_with("cannot read"), "{error:#}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        let copy = dir.path().join("copy");
+        let error = made(&copy, &|| fs::write(copy.join(MANIFEST), b"precious").unwrap());
+        assert!(error.to_string().starts_with("cannot write the manifest"), "{error:#}");
+        let left: Vec<_> = fs::read_dir(&copy).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(left, [MANIFEST]);
+        assert_eq!(fs::read(copy.join(MANIFEST)).unwrap(), b"precious");
     }
 
     #[test]
