@@ -13,8 +13,8 @@ pub(super) struct HeavyLimits {
     /// Longest that one trace, or one search for logs, takes
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
     rpc_trace_time: u32,
-    /// Most that one traced transaction records, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u32).range(1..=65_536))]
+    /// Most that the trace of one transaction holds, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = value_parser!(u32).range(1..=65_536))]
     rpc_trace_memory: u32,
 }
 

@@ -3,23 +3,35 @@
 use super::error::RpcError;
 use revm::{
     DatabaseRef, Inspector,
+    bytecode::opcode,
     context_interface::{ContextError, ContextTr},
     inspector::JournalExt,
-    interpreter::{CallInputs, CallOutcome, CreateInputs, CreateOutcome, Interpreter},
+    interpreter::{
+        CallInputs, CallOutcome, CreateInputs, CreateOutcome, Interpreter,
+        interpreter_types::{InputsTr, Jumps},
+    },
     primitives::{Address, Log, U256},
 };
 use revm_inspectors::tracing::{TraceLimitBehavior, TraceLimits, TracingInspector};
 use serde::Serialize;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     time::{Duration, Instant},
 };
 
 /// Looking at the clock at each step would take longer than most steps.
 const STEPS_BETWEEN_LOOKS: u32 = 1_024;
-/// What a recorded step takes without stack and memory, about.
+/// What a recorded step takes without stack, memory and storage, about.
 const STEP_BYTES: usize = 256;
+/// A word of the stack.
 const WORD_BYTES: usize = 32;
+/// A word of memory, which is shown as text, about.
+const MEMORY_WORD_BYTES: usize = 96;
+/// A slot of storage and its value, about.
+const SLOT_BYTES: usize = 96;
+/// A byte that a call returned, which is shown as two digits.
+const OUTPUT_BYTES: usize = 2;
 
 /// When a request has to be done.
 #[derive(Clone, Copy, Debug)]
@@ -51,16 +63,25 @@ impl Deadline {
     }
 }
 
-/// What an inspector records with each step.
+/// What of each step is part of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum StepRecord {
-    /// Nothing.
-    #[default]
-    None,
-    /// The step, without its stack.
-    Step,
-    /// The step and the whole stack.
-    Stack,
+pub(super) struct StepRecord {
+    /// Whether steps are recorded at all.
+    pub(super) steps: bool,
+    /// The whole stack before the step.
+    pub(super) stack: bool,
+    /// The whole memory before the step, whether the step before changed it or not.
+    pub(super) memory: bool,
+    /// With each access to storage, all that the contract accessed so far.
+    pub(super) storage: bool,
+}
+
+impl StepRecord {
+    /// No steps.
+    pub(super) const NONE: Self =
+        Self { steps: false, stack: false, memory: false, storage: false };
+    /// Steps alone.
+    pub(super) const STEPS: Self = Self { steps: true, ..Self::NONE };
 }
 
 /// Room in an answer. Results that are kept until all are there take of it one after the other, so that a
@@ -99,10 +120,15 @@ impl io::Write for Room {
     }
 }
 
-/// An inspector whose recording of steps can be ended while it runs.
+/// An inspector whose recording is bounded while it runs.
 pub(super) trait Recorder {
     /// Records no further step.
     fn end_steps(&mut self);
+
+    /// Whether it keeps what calls return.
+    fn keeps_outputs(&self) -> bool {
+        true
+    }
 }
 
 impl Recorder for TracingInspector {
@@ -137,6 +163,8 @@ pub(super) struct Guarded<I> {
     steps_to_look: u32,
     recorded_bytes: usize,
     recorded_steps: usize,
+    /// The slots that were accessed, by contract, where they are shown.
+    slots: BTreeMap<Address, BTreeSet<U256>>,
 }
 
 impl<I: Recorder> Guarded<I> {
@@ -150,6 +178,7 @@ impl<I: Recorder> Guarded<I> {
             steps_to_look: STEPS_BETWEEN_LOOKS,
             recorded_bytes: 0,
             recorded_steps: 0,
+            slots: BTreeMap::new(),
         }
     }
 
@@ -169,10 +198,37 @@ impl<I: Recorder> Guarded<I> {
         self.inspector = inspector;
         self.recorded_bytes = 0;
         self.recorded_steps = 0;
+        self.slots.clear();
+    }
+
+    /// What this step takes in the answer, about.
+    fn step_bytes(&mut self, interp: &Interpreter) -> usize {
+        let mut bytes = STEP_BYTES;
+        if self.record.stack {
+            bytes += interp.stack.len() * WORD_BYTES;
+        }
+        if self.record.memory {
+            bytes += interp.memory.len() / WORD_BYTES * MEMORY_WORD_BYTES;
+        }
+        if self.record.storage
+            && matches!(interp.bytecode.opcode(), opcode::SLOAD | opcode::SSTORE)
+            && let Ok(slot) = interp.stack.peek(0)
+        {
+            let slots = self.slots.entry(interp.input.target_address()).or_default();
+            slots.insert(slot);
+            bytes += slots.len() * SLOT_BYTES;
+        }
+        bytes
+    }
+
+    fn record_output(&mut self, bytes: usize) {
+        if self.inspector.keeps_outputs() {
+            self.recorded_bytes = self.recorded_bytes.saturating_add(bytes * OUTPUT_BYTES);
+        }
     }
 
     /// Why the execution has to end before this step.
-    fn over(&mut self, stack: usize) -> Option<String> {
+    fn over(&mut self, interp: &Interpreter) -> Option<String> {
         self.steps_to_look -= 1;
         if self.steps_to_look == 0 {
             self.steps_to_look = STEPS_BETWEEN_LOOKS;
@@ -180,21 +236,21 @@ impl<I: Recorder> Guarded<I> {
                 return Some(self.deadline.message());
             }
         }
-        if self.record != StepRecord::None && self.recorded_steps <= self.most_steps {
+        if self.record.steps && self.recorded_steps <= self.most_steps {
             self.recorded_steps += 1;
             if self.recorded_steps > self.most_steps {
                 self.inspector.end_steps();
             } else {
-                let words = if self.record == StepRecord::Stack { stack } else { 0 };
-                self.recorded_bytes += STEP_BYTES + words * WORD_BYTES;
+                self.recorded_bytes = self.recorded_bytes.saturating_add(self.step_bytes(interp));
             }
         }
         (self.recorded_bytes > self.bytes).then(|| {
-            format!(
-                "the trace records more than {} bytes: ask for fewer steps with limit, or leave \
-                 stack and memory out",
-                self.bytes
-            )
+            let advice = if self.record.steps {
+                ": ask for fewer steps with limit, or leave stack, memory and storage out"
+            } else {
+                ""
+            };
+            format!("the trace records more than {} bytes{advice}", self.bytes)
         })
     }
 }
@@ -209,7 +265,7 @@ where
     }
 
     fn step(&mut self, interp: &mut Interpreter, context: &mut C) {
-        if let Some(reason) = self.over(interp.stack.len()) {
+        if let Some(reason) = self.over(interp) {
             return end(interp, context, reason);
         }
         self.inspector.step(interp, context);
@@ -233,6 +289,7 @@ where
 
     fn call_end(&mut self, context: &mut C, inputs: &CallInputs, outcome: &mut CallOutcome) {
         self.inspector.call_end(context, inputs, outcome);
+        self.record_output(outcome.result.output.len());
     }
 
     fn create(&mut self, context: &mut C, inputs: &mut CreateInputs) -> Option<CreateOutcome> {
@@ -241,6 +298,7 @@ where
 
     fn create_end(&mut self, context: &mut C, inputs: &CreateInputs, outcome: &mut CreateOutcome) {
         self.inspector.create_end(context, inputs, outcome);
+        self.record_output(outcome.result.output.len());
     }
 
     fn selfdestruct(&mut self, contract: Address, target: Address, value: U256) {

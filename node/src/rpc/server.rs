@@ -42,7 +42,7 @@ pub struct RpcConfig {
     pub heavy: HeavyPool,
     /// Longest that one request may execute transactions again for a trace, or search logs.
     pub trace_time: Duration,
-    /// Most that one traced transaction or call may record, bytes.
+    /// Most that the trace of one transaction or call may hold, bytes.
     pub trace_bytes: usize,
     /// Most blocks that one `eth_getLogs` looks at.
     pub log_blocks: u64,
@@ -68,7 +68,7 @@ impl RpcConfig {
             concurrent_calls: std::thread::available_parallelism().map_or(2, usize::from) * 2,
             heavy: HeavyPool::default(),
             trace_time: Duration::from_secs(10),
-            trace_bytes: 256 * 1024 * 1024,
+            trace_bytes: 128 * 1024 * 1024,
             log_blocks: 100_000,
             log_results: 20_000,
             max_filters: 1_024,

@@ -104,7 +104,7 @@ fn inspector(types: &TraceTypes, bytes: usize, deadline: Deadline) -> Guarded<Tr
     let vm_trace = types.contains(&TraceType::VmTrace);
     // The state changes of a step are part of its trace.
     let config = TracingInspectorConfig::from_parity_config(types).set_state_diffs(vm_trace);
-    let record = if vm_trace { StepRecord::Step } else { StepRecord::None };
+    let record = if vm_trace { StepRecord::STEPS } else { StepRecord::NONE };
     let inspector = TracingInspector::new(config).with_limits(recording(bytes));
     Guarded::new(inspector, deadline, record, bytes)
 }
@@ -113,7 +113,7 @@ fn inspector(types: &TraceTypes, bytes: usize, deadline: Deadline) -> Guarded<Tr
 pub(super) fn calls(bytes: usize, deadline: Deadline) -> Guarded<TracingInspector> {
     let config = TracingInspectorConfig::default_parity();
     let inspector = TracingInspector::new(config).with_limits(recording(bytes));
-    Guarded::new(inspector, deadline, StepRecord::None, bytes)
+    Guarded::new(inspector, deadline, StepRecord::NONE, bytes)
 }
 
 /// What was recorded, and a fresh start.

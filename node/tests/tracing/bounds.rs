@@ -135,6 +135,70 @@ async fn a_trace_ends_when_it_records_too_much() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a call of `code` is answered by a server whose traces hold 100,000 bytes.
+async fn traced(t: &Traces, code: Vec<u8>, mut options: Value) -> anyhow::Result<Option<String>> {
+    let (_server, client) = server(t, RpcConfig { trace_bytes: 100_000, ..config() }).await?;
+    options["stateOverrides"] = json!({ t.outer.to_string(): { "code": Bytes::from(code) } });
+    let call = json!({ "to": t.outer, "gas": "0xf4240" });
+    let answer =
+        client.request::<Value, _>("debug_traceCall", rpc_params![call, "latest", options]);
+    Ok(match answer.await {
+        Ok(_) => None,
+        error => {
+            let (code, message, _) = refused(error);
+            assert_eq!(code, -32005, "{message}");
+            Some(message)
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_is_shown_of_memory_and_storage_with_each_step_counts_each_time() -> anyhow::Result<()>
+{
+    let t = Traces::new().await?;
+    // mstore(4096, 0), and 50 times something else, which leaves the memory as it is.
+    let memory = [&[0x5f, 0x61, 0x10, 0x00, 0x52][..], &[0x5f, 0x50].repeat(25)].concat();
+    let small = json!({ "disableStack": true, "disableStorage": true });
+    let mut large = small.clone();
+    large["enableMemory"] = json!(true);
+    assert_eq!(traced(&t, memory.clone(), small).await?, None);
+    let message = traced(&t, memory, large).await?.unwrap_or_default();
+    assert!(message.starts_with("the trace records more than 100000 bytes"), "{message}");
+
+    // sload(0), sload(1), … sload(59)
+    let storage: Vec<u8> = (0..60).flat_map(|slot| [0x60, slot, 0x54, 0x50]).collect();
+    let without = json!({ "disableStack": true, "disableStorage": true });
+    assert_eq!(traced(&t, storage.clone(), without).await?, None);
+    let message = traced(&t, storage, json!({ "disableStack": true })).await?.unwrap_or_default();
+    assert!(message.starts_with("the trace records more than 100000 bytes"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_calls_return_and_the_code_of_accounts_count() -> anyhow::Result<()> {
+    let t = Traces::new().await?;
+    let call_tracer = json!({ "tracer": "callTracer" });
+    // Calls the identity precompile with that many bytes, again and again.
+    let identity = |bytes: u8| {
+        let call = [0x5f, 0x5f, 0x61, bytes, 0x00, 0x5f, 0x60, 4, 0x5a, 0xfa, 0x50];
+        call.repeat(20)
+    };
+    assert_eq!(traced(&t, identity(0), call_tracer.clone()).await?, None);
+    let message = traced(&t, identity(0x20), call_tracer).await?.unwrap_or_default();
+    assert_eq!(message, "the trace records more than 100000 bytes");
+
+    let prestate = json!({ "tracer": "prestateTracer" });
+    let long = vec![0; 10_000];
+    assert_eq!(traced(&t, long.clone(), prestate.clone()).await?, None);
+    let longer = vec![0; 48_000];
+    let message = traced(&t, longer.clone(), prestate).await?.unwrap_or_default();
+    assert!(message.starts_with("the trace records more than 100000 bytes"), "{message}");
+    assert!(message.ends_with("disableCode or disableStorage"), "{message}");
+    let without = json!({ "tracer": "prestateTracer", "tracerConfig": { "disableCode": true } });
+    assert_eq!(traced(&t, longer, without).await?, None);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_traced_call_gets_no_more_gas_than_the_server_gives() -> anyhow::Result<()> {
     let t = Traces::new().await?;

@@ -6,7 +6,7 @@ use super::{
     flat,
     prestate::{PrestateConfig, PrestateInspector},
 };
-use crate::rpc::guard::Recorder;
+use crate::rpc::{error::RpcError, guard::Recorder};
 use alloy_rpc_types_eth::TransactionInfo;
 use alloy_rpc_types_trace::geth::{
     CallConfig, FlatCallConfig, GethDebugTracerType, GethTrace, mux::MuxFrame,
@@ -68,14 +68,17 @@ impl GethInspector {
     }
 
     /// The tracer's answer. `db` is the state before the transaction.
+    ///
+    /// # Errors
+    /// When `db` fails, and when the answer would hold too much.
     pub(super) fn result<DB: DatabaseRef<Error: Display>>(
         &mut self,
         seen: &Seen<'_, impl Transaction, impl Block, impl HaltReasonTr>,
         db: &mut DB,
-    ) -> anyhow::Result<GethTrace> {
+    ) -> Result<GethTrace, RpcError> {
         let &Seen { place, tx, block, outcome } = seen;
         let gas_used = outcome.result.tx_gas_used();
-        let failed = |error: DB::Error| anyhow::anyhow!("{error}");
+        let failed = |error: DB::Error| anyhow::anyhow!("trace: {error}");
         Ok(match self {
             Self::Call(calls, config) => GethTrace::CallTracer(calls.frames(*config, tx, gas_used)),
             Self::Flat(calls, config) => {
@@ -87,24 +90,31 @@ impl GethInspector {
                     block_number: Some(block.number().saturating_to()),
                     ..Default::default()
                 };
-                GethTrace::JS(flat::list(calls, *config, info)?)
+                GethTrace::JS(flat::list(calls, *config, info).map_err(anyhow::Error::from)?)
             }
             Self::Prestate(inspector, config) => {
                 let accounts = inspector.result(*config, tx, block, &outcome.state, db);
-                GethTrace::JS(serde_json::to_value(accounts.map_err(failed)?)?)
+                let accounts = accounts.map_err(failed)?.ok_or_else(|| {
+                    RpcError::Limit(format!(
+                        "the trace records more than {} bytes: leave code or storage out with \
+                         disableCode or disableStorage",
+                        inspector.most
+                    ))
+                })?;
+                GethTrace::JS(serde_json::to_value(accounts).map_err(anyhow::Error::from)?)
             }
             Self::Erc7562(inspector) => {
                 let calls = inspector.result(tx, gas_used, db).map_err(failed)?;
-                GethTrace::JS(serde_json::to_value(calls)?)
+                GethTrace::JS(serde_json::to_value(calls).map_err(anyhow::Error::from)?)
             }
             Self::Library(inspector) => inspector
                 .get_result(place, tx, block, outcome, db)
-                .map_err(|error| anyhow::anyhow!("{error}"))?,
+                .map_err(|error| anyhow::anyhow!("trace: {error}"))?,
             Self::Mux(all) => {
                 let one = |(tracer, one): &mut (GethDebugTracerType, Self)| {
                     Ok((tracer.clone(), one.result(seen, db)?))
                 };
-                let frames = all.iter_mut().map(one).collect::<anyhow::Result<_>>()?;
+                let frames = all.iter_mut().map(one).collect::<Result<_, RpcError>>()?;
                 GethTrace::MuxTracer(MuxFrame(frames))
             }
         })
@@ -129,6 +139,15 @@ impl Recorder for GethInspector {
     fn end_steps(&mut self) {
         if let Self::Library(DebugInspector::Default(inspector, _)) = self {
             inspector.end_steps();
+        }
+    }
+
+    fn keeps_outputs(&self) -> bool {
+        match self {
+            Self::Call(..) | Self::Flat(..) | Self::Erc7562(_) => true,
+            Self::Prestate(..) => false,
+            Self::Library(inspector) => matches!(inspector, DebugInspector::Default(..)),
+            Self::Mux(all) => all.iter().any(|(_, inspector)| inspector.keeps_outputs()),
         }
     }
 }

@@ -56,7 +56,7 @@ impl GethTracer {
         }
         if let Some(tracer) = options.tracer {
             let inspector = named(tracer, options.tracer_config, bytes)?;
-            return Ok(Self { inspector, record: StepRecord::None, limit: None, bytes });
+            return Ok(Self { inspector, record: StepRecord::NONE, limit: None, bytes });
         }
         let limit = options.config.limit.filter(|limit| *limit > 0);
         // An older option says the same the other way round; the tracer knows only this one.
@@ -100,7 +100,7 @@ impl GethTracer {
     /// What the tracer answers for a transaction that `inspector` saw. `db` is the state before it.
     ///
     /// # Errors
-    /// When `db` fails.
+    /// When `db` fails, and when the answer would hold too much.
     pub fn result<DB: DatabaseRef<Error: std::fmt::Display>>(
         &self,
         inspector: &mut GethInspector,
@@ -110,9 +110,7 @@ impl GethTracer {
         outcome: &ResultAndState<impl HaltReasonTr>,
         db: &mut DB,
     ) -> Result<GethTrace, RpcError> {
-        inspector
-            .result(&Seen { place, tx, block, outcome }, db)
-            .map_err(|error| RpcError::Internal(anyhow::anyhow!("trace: {error}")))
+        inspector.result(&Seen { place, tx, block, outcome }, db)
     }
 }
 
@@ -146,7 +144,7 @@ fn named(
                 ));
             }
             let config = PrestateConfig { common, include_empty };
-            GethInspector::Prestate(PrestateInspector::default(), config)
+            GethInspector::Prestate(PrestateInspector::new(bytes), config)
         }
         BuiltIn::Erc7562Tracer => {
             let ignores = config.0.get("ignoredOpcodes").is_some_and(|list| !list.is_null());
@@ -182,9 +180,14 @@ fn unfit(error: impl std::fmt::Display) -> RpcError {
     RpcError::InvalidParams(format!("invalid tracer config: {error}"))
 }
 
-/// What the default tracer records with each step.
+/// What the default tracer shows of each step.
 fn steps(options: &GethDebugTracingOptions) -> StepRecord {
-    if options.config.is_stack_enabled() { StepRecord::Stack } else { StepRecord::Step }
+    StepRecord {
+        steps: true,
+        stack: options.config.is_stack_enabled(),
+        memory: options.config.is_memory_enabled(),
+        storage: options.config.is_storage_enabled(),
+    }
 }
 
 fn unknown(name: &str) -> RpcError {

@@ -17,6 +17,12 @@ use revm::{
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What an account takes in the answer, about, and each of its slots.
+const ACCOUNT_BYTES: usize = 512;
+const SLOT_BYTES: usize = 384;
+/// A byte of code, which is also shown as two digits.
+const CODE_BYTES: usize = 3;
+
 /// What an instruction looks at.
 #[derive(Clone, Copy, Debug)]
 enum Look {
@@ -28,10 +34,12 @@ enum Look {
 
 /// Records which accounts and slots instructions look at, as go-ethereum's tracer does: whatever else the
 /// EVM loads, say for an access list, is not part of the answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PrestateInspector {
     seen: BTreeMap<Address, BTreeSet<U256>>,
     look: Option<Look>,
+    /// How many bytes the answer may take.
+    pub(super) most: usize,
 }
 
 impl<C: ContextTr<Journal: JournalExt>> Inspector<C> for PrestateInspector {
@@ -117,8 +125,20 @@ pub struct PrestateConfig {
     pub(super) include_empty: bool,
 }
 
+impl Account {
+    fn bytes(&self) -> usize {
+        let code = self.code.as_ref().map_or(0, |code| code.len());
+        ACCOUNT_BYTES + code * CODE_BYTES + self.storage.len() * SLOT_BYTES
+    }
+}
+
 impl PrestateInspector {
-    /// The answer for a transaction that left `after`; `db` is the state before it.
+    /// A fresh one, whose answer takes no more than so many bytes.
+    pub(super) const fn new(most: usize) -> Self {
+        Self { seen: BTreeMap::new(), look: None, most }
+    }
+
+    /// The answer for a transaction that left `after`; `db` is the state before it. None when it is too large.
     ///
     /// # Errors
     /// When `db` fails.
@@ -129,8 +149,9 @@ impl PrestateInspector {
         block: &impl Block,
         after: &EvmState,
         db: &DB,
-    ) -> Result<Prestate, DB::Error> {
+    ) -> Result<Option<Prestate>, DB::Error> {
         let seen = self.all_seen(tx, block, after, db)?;
+        let mut left = self.most;
         let (mut pre, mut post) = (Accounts::new(), Accounts::new());
         for (address, slots) in seen {
             let info = db.basic_ref(address)?.unwrap_or_default();
@@ -145,6 +166,9 @@ impl PrestateInspector {
                     .map(|slot| Ok((slot.into(), db.storage_ref(address, slot)?.into())))
                     .collect::<Result<_, DB::Error>>()?,
             };
+            // All that accounts hold is read one after the other, so no more than one is read in vain.
+            let Some(rest) = left.checked_sub(before.bytes()) else { return Ok(None) };
+            left = rest;
             let destroyed = after.get(&address).is_some_and(|account| account.is_selfdestructed());
             if config.common.is_diff_mode() && !destroyed {
                 let change = config.change(address, &info, &mut before, after, db)?;
@@ -155,11 +179,11 @@ impl PrestateInspector {
                 pre.insert(address, before);
             }
         }
-        Ok(if config.common.is_diff_mode() {
+        Ok(Some(if config.common.is_diff_mode() {
             Prestate::Changes { post, pre }
         } else {
             Prestate::Before(pre)
-        })
+        }))
     }
 
     /// What instructions looked at, the transaction's own accounts, and what changed besides, which are the
