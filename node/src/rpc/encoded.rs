@@ -41,7 +41,7 @@ impl Part {
 pub struct Json(Arc<RawValue>);
 
 impl Json {
-    fn of(value: &impl Serialize) -> Result<Self, RpcError> {
+    pub(super) fn of(value: &impl Serialize) -> Result<Self, RpcError> {
         let json = to_raw_value(value).map_err(|error| RpcError::Internal(error.into()))?;
         Ok(Self(json.into()))
     }

@@ -21,7 +21,7 @@
 //! | `assertions` | `kedge_assertions` and `kedge_subscribe` |
 //! | `signed` | `kedge_signedBlocks`, and those as a stream |
 //! | `debug`, [`tracers`], `witness` | `debug_*`, with go-ethereum's tracers |
-//! | `trace`, `ots` | `trace_*`, `ots_*` |
+//! | `trace`, `ots`, `ots_shapes` | `trace_*`, `ots_*` |
 //! | `replay`, `guard` | blocks executed again under an inspector, within bounds |
 //! | `heavy` | where calls run that take long |
 //! | `discover` | `rpc.discover`, from `openrpc.json` |
@@ -50,6 +50,7 @@ mod logs;
 mod misc;
 mod optimism;
 mod ots;
+mod ots_shapes;
 mod overrides;
 mod position;
 mod prepare;
@@ -156,7 +157,7 @@ fn methods(
     module.merge(ots::Ots(tracing.clone()).into_rpc())?;
     module.merge(debug::Debug::new(tracing, node.submission.clone()).into_rpc())?;
     let subscriptions =
-        subscribe::Subscriptions { engine: node.engine, submission: node.submission };
+        subscribe::Subscriptions { chain: chain.clone(), submission: node.submission };
     module.merge(subscriptions.into_rpc())?;
     module.merge(assertions::Updates(chain.clone()).into_rpc())?;
     module.merge(optimism::Optimism(chain.clone()).into_rpc())?;

@@ -5,20 +5,17 @@ use super::{
     chain::{Chain, View},
     error::RpcError,
     guard::Deadline,
+    ots_shapes::{OtsBlock, OtsPage, receipt},
     replay::{Replay, Tracing},
     trace::{calls, each_of_block, of_transaction},
 };
-use alloy_consensus::{Transaction as _, TxReceipt as _, Typed2718 as _};
+use alloy_consensus::Transaction as _;
 use alloy_eips::{
     BlockId, eip1898::LenientBlockNumberOrTag, eip7702::constants::EIP7702_DELEGATION_DESIGNATOR,
 };
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
-use alloy_rpc_types_eth::TransactionReceipt;
 use alloy_rpc_types_trace::{
-    otterscan::{
-        BlockDetails, ContractCreator, InternalOperation, OperationType, OtsBlockTransactions,
-        OtsReceipt, OtsTransactionReceipt, TraceEntry, TransactionsWithReceipts,
-    },
+    otterscan::{BlockDetails, ContractCreator, InternalOperation, OperationType, TraceEntry},
     parity::{Action, CallType, CreationMethod, LocalizedTransactionTrace, TraceOutput},
 };
 use jsonrpsee::{
@@ -27,15 +24,11 @@ use jsonrpsee::{
 };
 use kedge_genesis::L2Number;
 use kedge_store::L2Rows as _;
-use op_alloy_rpc_types::Transaction;
 
 /// The version of Otterscan's interface.
 const API_LEVEL: u64 = 8;
 /// Most transactions that a page is asked to hold.
 const MOST_PER_PAGE: usize = 100;
-
-type OtsBlock = OtsBlockTransactions<Transaction, RpcHeader>;
-type OtsPage = TransactionsWithReceipts<Transaction>;
 
 /// A block that Otterscan names, by a JSON number mostly.
 fn named(number: LenientBlockNumberOrTag) -> BlockId {
@@ -110,38 +103,6 @@ pub trait OtsApi {
 /// Implements [`OtsApiServer`] on the node's store.
 #[derive(Clone, Debug)]
 pub(super) struct Ots(pub(super) Tracing);
-
-/// A receipt without logs, which Otterscan asks for apart.
-fn receipt(
-    chain: &Chain,
-    block: &FullBlock,
-    index: usize,
-    l1: &op_revm::L1BlockInfo,
-) -> Option<OtsTransactionReceipt> {
-    let receipt = block.receipt(index, &chain.evm, l1)?.inner;
-    let inner = OtsReceipt {
-        status: receipt.inner.receipt.status(),
-        cumulative_gas_used: receipt.inner.receipt.cumulative_gas_used(),
-        logs: None,
-        logs_bloom: None,
-        r#type: block.transactions.get(index)?.ty(),
-    };
-    let receipt = TransactionReceipt {
-        inner,
-        transaction_hash: receipt.transaction_hash,
-        transaction_index: receipt.transaction_index,
-        block_hash: receipt.block_hash,
-        block_number: receipt.block_number,
-        gas_used: receipt.gas_used,
-        effective_gas_price: receipt.effective_gas_price,
-        blob_gas_used: receipt.blob_gas_used,
-        blob_gas_price: receipt.blob_gas_price,
-        from: receipt.from,
-        to: receipt.to,
-        contract_address: receipt.contract_address,
-    };
-    Some(OtsTransactionReceipt { receipt, timestamp: Some(block.header.timestamp) })
-}
 
 /// What the transactions of a block paid: for gas, and for Bitcoin space.
 fn total_fees(chain: &Chain, block: &FullBlock, l1: &op_revm::L1BlockInfo) -> U256 {
@@ -281,8 +242,7 @@ fn search(
         )));
     }
     let chain = tracing.chain();
-    let mut page =
-        OtsPage { txs: Vec::new(), receipts: Vec::new(), first_page: false, last_page: false };
+    let mut page = OtsPage::default();
     let mut at = at;
     while let Some(from) = at {
         let touched = match direction {

@@ -2,12 +2,18 @@
 
 use super::{
     block::{FullBlock, rpc_header},
+    chain::Chain,
+    encoded::{Json, Part},
+    error::RpcError,
     submit::Submission,
 };
-use crate::engine::{Engine, EngineEvent};
+use crate::engine::EngineEvent;
+use alloy_primitives::B256;
 use alloy_rpc_types_eth::{
     Filter,
-    pubsub::{Params, PubSubSyncStatus, SubscriptionKind, SyncStatusMetadata},
+    pubsub::{
+        Params, PubSubSyncStatus, SubscriptionKind, SyncStatusMetadata, TransactionReceiptsParams,
+    },
 };
 use jsonrpsee::{
     PendingSubscriptionSink, SubscriptionMessage, SubscriptionSink,
@@ -15,8 +21,11 @@ use jsonrpsee::{
     proc_macros::rpc,
     types::ErrorObjectOwned,
 };
+use kedge_genesis::L2Number;
+use kedge_store::L2Rows as _;
+use kedge_vm::ExecutedBlock;
 use serde::Serialize;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::{
     broadcast::{Receiver, error::RecvError},
     watch,
@@ -26,6 +35,9 @@ use tokio::sync::{
 /// memory for it.
 pub(super) const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Most transactions whose receipts one subscription names, as in go-ethereum.
+const MOST_HASHES: usize = 200;
+
 /// The heads, as they are now and whenever they move.
 type Heads = watch::Receiver<crate::engine::Heads>;
 
@@ -33,7 +45,7 @@ type Heads = watch::Receiver<crate::engine::Heads>;
 #[rpc(server, namespace = "eth")]
 pub trait SubscribeApi {
     /// `newHeads`, `logs` (with a filter), `newPendingTransactions` (true for whole transactions),
-    /// `syncing`.
+    /// `transactionReceipts` (with `transactionHashes`, only of those), `syncing`.
     #[subscription(
         name = "subscribe" => "subscription",
         unsubscribe = "unsubscribe",
@@ -46,7 +58,7 @@ pub trait SubscribeApi {
 /// Implements [`SubscribeApiServer`] on the engine's events.
 #[derive(Clone, Debug)]
 pub(super) struct Subscriptions {
-    pub(super) engine: Arc<Engine>,
+    pub(super) chain: Arc<Chain>,
     pub(super) submission: Submission,
 }
 
@@ -62,7 +74,7 @@ impl SubscribeApiServer for Subscriptions {
         // that read them: what a receiver leaves unread stays in memory.
         match (kind, params.unwrap_or_default()) {
             (SubscriptionKind::NewHeads, _) => {
-                let events = self.engine.subscribe();
+                let events = self.chain.engine.subscribe();
                 let sink = pending.accept().await?;
                 forward(sink, events, |event| match event {
                     EngineEvent::NewBlock(block) => {
@@ -77,7 +89,7 @@ impl SubscribeApiServer for Subscriptions {
                     Params::Logs(filter) => *filter,
                     _ => Filter::default(),
                 };
-                let events = self.engine.subscribe();
+                let events = self.chain.engine.subscribe();
                 let sink = pending.accept().await?;
                 forward(sink, events, move |event| match event {
                     EngineEvent::NewBlock(block) => FullBlock::new_logs(&block, &filter),
@@ -95,27 +107,86 @@ impl SubscribeApiServer for Subscriptions {
                 let whole = matches!(params, Params::Bool(true));
                 let sink = pending.accept().await?;
                 forward(sink, arrivals, move |tx| {
-                    vec![if whole {
+                    let shown = if whole {
                         serde_json::to_value(super::block::pending_transaction(&tx))
                     } else {
                         serde_json::to_value(tx.hash)
-                    }]
-                    .into_iter()
-                    .filter_map(Result::ok)
-                    .collect()
+                    };
+                    shown.ok()
+                })
+                .await;
+            }
+            (SubscriptionKind::TransactionReceipts, params) => {
+                let only = match named_hashes(params) {
+                    Ok(only) => only,
+                    Err(reason) => {
+                        pending.reject(refuse(reason)).await;
+                        return Ok(());
+                    }
+                };
+                let chain = self.chain.clone();
+                let events = chain.engine.subscribe();
+                let sink = pending.accept().await?;
+                forward(sink, events, move |event| {
+                    let EngineEvent::NewBlock(block) = event else { return None };
+                    receipts(&chain, &block, &only).unwrap_or_else(|error| {
+                        tracing::warn!(block = %block.hash, %error, "no receipts for a subscriber");
+                        None
+                    })
                 })
                 .await;
             }
             (SubscriptionKind::Syncing, Params::None) => {
-                let mut heads = self.engine.watch_heads();
+                let mut heads = self.chain.engine.watch_heads();
                 heads.mark_changed();
-                let start = self.engine.params().l1_start.height.0;
+                let start = self.chain.engine.params().l1_start.height.0;
                 follow_sync(pending.accept().await?, heads, start.into()).await;
             }
             _ => pending.reject(refuse("unsupported subscription")).await,
         }
         Ok(())
     }
+}
+
+/// The transactions that a subscription to receipts names; none when it is to all.
+fn named_hashes(params: Params) -> Result<BTreeSet<B256>, &'static str> {
+    let named = match params {
+        Params::None => None,
+        Params::TransactionReceipts(TransactionReceiptsParams { transaction_hashes }) => {
+            transaction_hashes
+        }
+        // An empty object reads as a filter of logs.
+        Params::Logs(filter) if *filter == Filter::default() => None,
+        Params::Logs(_) | Params::Bool(_) => return Err("invalid params for transactionReceipts"),
+    };
+    let named = named.unwrap_or_default();
+    if named.len() > MOST_HASHES {
+        return Err("too many transaction hashes: at most 200 per subscription");
+    }
+    Ok(named.into_iter().collect())
+}
+
+/// The receipts of a new block, or those of `only` if it names any. None when there are none, and when the block is
+/// gone already.
+fn receipts(
+    chain: &Chain,
+    new: &ExecutedBlock,
+    only: &BTreeSet<B256>,
+) -> Result<Option<Json>, RpcError> {
+    let hashes = new.transactions.iter().map(|tx| tx.tx_hash());
+    let wanted = |hash| only.is_empty() || only.contains(&hash);
+    let wanted: Vec<usize> =
+        hashes.enumerate().filter(|(_, hash)| wanted(*hash)).map(|(index, _)| index).collect();
+    let (view, number) = (chain.view(), L2Number(new.header.number));
+    if wanted.is_empty() || view.reader.hash(number)? != Some(new.hash) {
+        return Ok(None);
+    }
+    if only.is_empty() {
+        return view.encoded(number, Part::Receipts).map(Some);
+    }
+    let (block, l1) = (view.block(number)?, view.l1_fees(number)?);
+    let receipts = wanted.into_iter().filter_map(|index| block.receipt(index, &chain.evm, &l1));
+    Json::of(&receipts.collect::<Vec<_>>()).map(Some)
 }
 
 /// Says whether the node is behind Bitcoin: at once, when that changes, and while it is how far it came.
@@ -158,10 +229,10 @@ fn refuse(reason: &'static str) -> ErrorObjectOwned {
 
 /// Sends what `show` makes of each event until either side ends. A subscriber that is too slow for
 /// the buffer is disconnected rather than given a stream with holes.
-async fn forward<E: Clone, T: Serialize>(
+async fn forward<E: Clone, Shown: IntoIterator<Item: Serialize>>(
     sink: SubscriptionSink,
     mut events: Receiver<E>,
-    mut show: impl FnMut(E) -> Vec<T>,
+    mut show: impl FnMut(E) -> Shown,
 ) {
     loop {
         let event = tokio::select! {

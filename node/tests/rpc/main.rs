@@ -242,6 +242,63 @@ async fn subscribers_see_blocks_logs_and_what_is_taken_back() -> anyhow::Result<
 }
 
 #[tokio::test]
+async fn subscribers_get_the_receipts_of_new_blocks_or_of_the_transactions_that_they_name()
+-> anyhow::Result<()> {
+    let world = World::new().await?;
+    let client =
+        WsClientBuilder::default().build(format!("ws://{}", world.server.address())).await?;
+    let subscribe = |params: Value| {
+        client.subscribe::<Value, _>(
+            "eth_subscribe",
+            rpc_params!["transactionReceipts", params],
+            "eth_unsubscribe",
+        )
+    };
+    let other = Address::repeat_byte(9);
+    let first = world.signed(0, 21_000, other, U256::ONE, Bytes::new());
+    let second = world.signed(1, 21_000, other, U256::ONE, Bytes::new());
+    let named = json!({ "transactionHashes": [keccak256(&second), B256::ZERO] });
+    let mut all = Vec::new();
+    for params in [Value::Null, json!({}), json!({ "transactionHashes": [] })] {
+        all.push(subscribe(params).await?);
+    }
+    let mut one = subscribe(named).await?;
+    for bad in [
+        json!({ "address": other }),
+        json!(true),
+        json!({ "transactionHashes": vec![B256::ZERO; 201] }),
+    ] {
+        assert!(subscribe(bad.clone()).await.is_err(), "{bad}");
+    }
+    for (encoded, number) in [(first, "0x2"), (second.clone(), "0x3")] {
+        world.send(&encoded).await?;
+        world.make_block(false)?;
+        let receipts = world.ask("eth_getBlockReceipts", rpc_params![number]).await?;
+        assert!(!receipts[0]["l1Fee"].is_null(), "{receipts}");
+        for subscription in &mut all {
+            assert_eq!(subscription.next().await.context("receipts")??, receipts);
+        }
+    }
+    let hash = keccak256(&second);
+    let receipt = world.ask("eth_getTransactionReceipt", rpc_params![hash]).await?;
+    assert_eq!(one.next().await.context("a receipt")??, json!([receipt]), "and not the first");
+
+    // What comes again in another block has another receipt.
+    world.engine.unwind_unsafe_to(L2Number(2))?;
+    world.mempool.on_reorg([]);
+    let third = world.signed(1, 22_000, other, U256::ONE, Bytes::new());
+    world.send(&third).await?;
+    world.make_block(false)?;
+    let receipts = world.ask("eth_getBlockReceipts", rpc_params!["0x3"]).await?;
+    assert_eq!(receipts[0]["transactionHash"], json!(keccak256(&third)));
+    for subscription in &mut all {
+        assert_eq!(subscription.next().await.context("receipts")??, receipts);
+    }
+    world.server.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn bad_requests_get_the_right_codes() -> anyhow::Result<()> {
     let world = World::new().await?;
     let table: Vec<(&str, ArrayParams, i32)> = vec![

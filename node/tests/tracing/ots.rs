@@ -109,6 +109,23 @@ async fn a_block_shows_fees_and_pages_of_transactions() -> anyhow::Result<()> {
     assert_eq!(last["receipts"][0]["status"], "0x0");
     assert_eq!(last["receipts"][1]["gasUsed"], "0x5208");
     assert!(hashes(&page(2).await?).is_empty());
+    let shown = [&first["receipts"][0], &last["receipts"][0], &last["receipts"][1]];
+    for (shown, receipt) in shown.into_iter().zip(receipts) {
+        let receipt = receipt.as_object().context("a receipt")?;
+        assert!(receipt.contains_key("l1Fee"));
+        for (field, value) in receipt {
+            match field.as_str() {
+                "logs" | "logsBloom" => assert_eq!(shown[field], Value::Null),
+                _ => assert_eq!(&shown[field], value, "{field}"),
+            }
+        }
+    }
+    let deposits = t.world.ask("ots_getBlockTransactions", rpc_params![1, 0, 2]).await?;
+    let receipts = t.world.ask("eth_getBlockReceipts", rpc_params!["0x1"]).await?;
+    for (place, field) in [(0, "depositNonce"), (1, "depositNonce"), (1, "depositReceiptVersion")] {
+        let (shown, receipt) = (&deposits["receipts"][place][field], &receipts[place][field]);
+        assert!(!receipt.is_null() && shown == receipt, "{field}: {shown}");
+    }
     Ok(())
 }
 
@@ -134,6 +151,8 @@ async fn a_search_finds_every_transaction_that_an_address_took_part_in() -> anyh
     assert_eq!(ends(&all), (true, true));
     assert_eq!(all["receipts"][1]["status"], "0x0");
     assert_eq!(all["receipts"][0]["transactionHash"], json!(again));
+    let receipt = t.world.ask("eth_getTransactionReceipt", rpc_params![again]).await?;
+    assert!(all["receipts"][0]["l1Fee"] == receipt["l1Fee"] && !receipt["l1Fee"].is_null());
     assert!(hex(&all["receipts"][0]["timestamp"]) > U256::ZERO);
 
     let newest = search(before, t.inner, 0, 1).await?;
