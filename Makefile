@@ -1,7 +1,7 @@
 # `make dev` starts a whole rollup on this machine, `make test` proves that it works, `make sim` looks for
 # what breaks it.
 SHELL := /bin/bash
-.PHONY: dev build test conformance sim bench program ci image
+.PHONY: dev build test conformance sim soak bench program ci image
 
 # Options of `kedge dev`, for example ARGS="--l1-block-time 0".
 ARGS ?=
@@ -26,6 +26,12 @@ sim:
 	@scripts/packages
 	@. scripts/env.sh && SEED=$(SEED) SEEDS=$(SEEDS) FIRST=$(FIRST) \
 		cargo run --quiet --locked --release --package kedge-tests --bin sim
+
+# A node under a week's worth of mixed requests, with every answer checked: make soak REQUESTS=20000, and SEED=7
+# for another mix.
+soak: build
+	@. scripts/env.sh && REQUESTS=$(REQUESTS) SEED=$(SEED) \
+		cargo run --quiet --locked --release --package kedge-tests --bin soak
 
 # Tables of proof sizes and times, import speed, and JSON-RPC beside anvil, see docs/benchmarks.md: one of them
 # with make bench BENCH=rpc.

@@ -15,14 +15,15 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// The `kedge` binary beside the test binaries, or `KEDGE_EXE`.
+/// The `kedge` binary beside this one, or `KEDGE_EXE`.
 pub fn binary() -> PathBuf {
     std::env::var_os("KEDGE_EXE").map_or_else(
         || {
             let test = std::env::current_exe().expect("a running program has a path");
             let dir = test.parent().expect("a program lies in a directory");
             // Test binaries lie in `deps`, binaries one level above.
-            dir.parent().unwrap_or(dir).join("kedge")
+            let dir = dir.parent().filter(|_| dir.ends_with("deps")).unwrap_or(dir);
+            dir.join("kedge")
         },
         PathBuf::from,
     )

@@ -14,6 +14,7 @@ pub mod regtest;
 pub mod rpc;
 pub mod sim;
 pub mod sim_bitcoin;
+pub mod soak;
 pub mod tools;
 pub mod wallet;
 

@@ -24,6 +24,7 @@ pub struct Process {
     log: PathBuf,
     child: Child,
     stdout: UnboundedReceiver<String>,
+    quiet: bool,
 }
 
 impl Process {
@@ -55,7 +56,7 @@ impl Process {
                 let _ = sender.send(line);
             }
         });
-        Ok(Self { name: name.to_owned(), log, child, stdout })
+        Ok(Self { name: name.to_owned(), log, child, stdout, quiet: false })
     }
 
     /// The next line of standard output.
@@ -93,6 +94,19 @@ impl Process {
         Ok(())
     }
 
+    /// The number that the operating system knows it by.
+    ///
+    /// # Errors
+    /// When it has exited.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{} has exited: {}", self.name, self.tail()))
+    }
+
+    /// Does not show the log in the end.
+    pub const fn hush(&mut self) {
+        self.quiet = true;
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -108,6 +122,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.quiet {
+            return;
+        }
         // The test runner shows this only when the test fails.
         eprintln!("--- end of the log of {} ---\n{}", self.name, self.tail());
     }

@@ -106,6 +106,8 @@ struct DevArgs {
     #[arg(long)]
     dishonest_proposer: bool,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     rpc_limits: RpcLimits,
     #[command(flatten)]
     txpool_limits: TxPoolLimits,

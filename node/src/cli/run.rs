@@ -114,6 +114,7 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
         block_time: (args.l1_block_time > 0).then(|| Duration::from_secs(args.l1_block_time)),
         dishonest_proposer: args.dishonest_proposer,
         engine: EngineOptions { verify_witness: args.verify_witness, ..EngineOptions::default() },
+        store: args.cache.options(),
     };
     let started = tokio::select! {
         () = stop.cancelled() => return Ok(()),

@@ -70,6 +70,8 @@ pub struct DevOptions {
     pub dishonest_proposer: bool,
     /// The engine's options.
     pub engine: EngineOptions,
+    /// The database's options.
+    pub store: StoreOptions,
 }
 
 /// A development rollup that runs.
@@ -137,7 +139,7 @@ impl Dev {
                 datadir: options.datadir.join(crate::node::DEV_FOLDER),
                 bitcoin: chain.clone(),
                 engine: options.engine,
-                store: StoreOptions::default(),
+                store: options.store,
                 prune: Prune::Archive,
                 sequencer: Some((
                     sequencer,
