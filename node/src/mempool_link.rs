@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{Engine, EngineEvent},
-    mempool::{HeadFees, Journal, Journaled, Mempool, SenderState, StateView},
+    mempool::{HeadFees, Journal, JournalChange, Journaled, Mempool, SenderState, StateView},
 };
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use anyhow::Context;
@@ -100,13 +100,21 @@ impl StoreJournal {
 }
 
 impl Journal for StoreJournal {
-    fn put(&self, hash: B256, encoded: &[u8]) -> anyhow::Result<()> {
-        let (key, value) = (hash.as_slice(), encoded.to_vec());
-        Ok(self.store.put(Table::Mempool, key, value, Durability::Buffered)?)
+    fn write(&self, changes: &[JournalChange]) -> anyhow::Result<()> {
+        let mut change = self.store.change();
+        for journaled in changes {
+            match journaled {
+                JournalChange::Put(hash, encoded) => {
+                    change.put(Table::Mempool, hash.as_slice(), encoded.to_vec())?;
+                }
+                JournalChange::Delete(hash) => change.delete(Table::Mempool, hash.as_slice())?,
+            }
+        }
+        Ok(change.commit(Durability::Buffered)?)
     }
 
-    fn delete(&self, hashes: &[B256]) -> anyhow::Result<()> {
-        self.delete_rows(hashes)
+    fn is_idle(&self) -> bool {
+        !self.store.is_writing()
     }
 
     fn load(&self) -> anyhow::Result<Journaled> {
@@ -348,7 +356,7 @@ mod tests {
         // As the write does that removes a block.
         let tx = world.plain_transfer(Address::repeat_byte(9), U256::ONE);
         let journal = StoreJournal::new(world.engine.store().clone());
-        journal.put(keccak256(&tx), &tx).unwrap();
+        journal.write(&[JournalChange::Put(keccak256(&tx), tx.clone())]).unwrap();
         let (mempool, mut link) = mempool(&world);
         link.make_up();
         assert!(mempool.get(&keccak256(&tx)).is_some());

@@ -12,6 +12,7 @@
 mod best;
 mod config;
 mod error;
+mod journal;
 mod pool;
 mod sender;
 #[cfg(test)]
@@ -21,10 +22,12 @@ mod validate;
 pub use best::BestTransactions;
 pub use config::{MempoolConfig, PoolLimits};
 pub use error::PoolError;
+pub use journal::{Journal, JournalChange, Journaled};
 pub use validate::PooledTransaction;
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes, U256};
+use journal::{JournalQueue, Written};
 use op_revm::{L1BlockInfo, OpSpecId};
 use parking_lot::{Mutex, MutexGuard};
 use pool::{Arrival, Pool};
@@ -83,36 +86,6 @@ pub trait StateView: Send + Sync {
     fn fees(&self) -> anyhow::Result<Arc<HeadFees>>;
 }
 
-/// Where admitted transactions survive the death of the process.
-pub trait Journal: Send + Sync {
-    /// Keeps a transaction.
-    ///
-    /// # Errors
-    /// When it cannot be written; the transaction is then not admitted.
-    fn put(&self, hash: B256, encoded: &[u8]) -> anyhow::Result<()>;
-
-    /// Forgets transactions; unknown ones are no error.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn delete(&self, hashes: &[B256]) -> anyhow::Result<()>;
-
-    /// Everything that is kept. Forgets rows that were never [put](Self::put).
-    ///
-    /// # Errors
-    /// When it cannot be read or written.
-    fn load(&self) -> anyhow::Result<Journaled>;
-}
-
-/// What a journal holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Journaled {
-    /// Encoded transactions.
-    pub transactions: Vec<Bytes>,
-    /// Rows that hold something else than their key says.
-    pub damaged: usize,
-}
-
 /// How many transactions are in each sub-pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStatus {
@@ -128,7 +101,7 @@ pub struct PoolStatus {
 pub struct Mempool {
     config: MempoolConfig,
     state: Arc<dyn StateView>,
-    journal: Option<Arc<dyn Journal>>,
+    journal: Arc<JournalQueue>,
     pool: Mutex<Pool>,
     closed: Mutex<Option<String>>,
     wake: watch::Sender<u64>,
@@ -172,7 +145,7 @@ impl Mempool {
             pool: Mutex::new(Pool::new(config.clone())),
             config,
             state,
-            journal,
+            journal: Arc::new(JournalQueue::new(journal)),
             closed: Mutex::new(None),
             wake: watch::Sender::new(0),
             pending: broadcast::Sender::new(1_024),
@@ -185,13 +158,54 @@ impl Mempool {
     /// # Errors
     /// The rule that it breaks, or [`PoolError::State`] when this machine failed.
     pub fn add(&self, encoded: Bytes) -> Result<B256, PoolError> {
-        if let Some(reason) = self.closed.lock().clone() {
-            return Err(PoolError::Closed { reason });
-        }
-        self.admit(encoded, Arrival::New)
+        self.check_open()?;
+        let (hash, mut written) = self.admit(encoded, Arrival::New)?;
+        self.journal.flush();
+        self.kept(hash, written.try_recv().ok())
     }
 
-    fn admit(&self, encoded: Bytes, arrival: Arrival) -> Result<B256, PoolError> {
+    /// The same for async code: takes no longer at a time than checking a signature does.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub async fn submit(self: &Arc<Self>, encoded: Bytes) -> Result<B256, PoolError> {
+        self.check_open()?;
+        let (hash, written) = if validate::takes_long(&encoded) {
+            let this = self.clone();
+            let admit = move || this.admit(encoded, Arrival::New);
+            let failed = |error: tokio::task::JoinError| PoolError::State(error.into());
+            tokio::task::spawn_blocking(admit).await.map_err(failed)??
+        } else {
+            self.admit(encoded, Arrival::New)?
+        };
+        self.journal.flush_soon();
+        self.kept(hash, written.await.ok())
+    }
+
+    fn check_open(&self) -> Result<(), PoolError> {
+        match self.closed.lock().clone() {
+            Some(reason) => Err(PoolError::Closed { reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a transaction out again that did not get into the journal.
+    fn kept(
+        &self,
+        hash: B256,
+        written: Option<Result<(), Arc<anyhow::Error>>>,
+    ) -> Result<B256, PoolError> {
+        let cause = match written {
+            Some(Ok(())) => return Ok(hash),
+            Some(Err(error)) => format!("{error:#}"),
+            None => "it was not written".to_owned(),
+        };
+        self.pool.lock().remove(&hash);
+        Err(PoolError::State(anyhow::anyhow!("the mempool's journal cannot be written: {cause}")))
+    }
+
+    /// Puts a transaction into the pool and into the queue of its journal.
+    fn admit(&self, encoded: Bytes, arrival: Arrival) -> Result<(B256, Written), PoolError> {
         if self.pool.lock().contains(&alloy_primitives::keccak256(&encoded)) {
             return Err(PoolError::AlreadyKnown);
         }
@@ -219,14 +233,13 @@ impl Mempool {
         // then that of the head before, as with those that came before it.
         pool.set_base_fee(self.state.fees().map_err(PoolError::State)?.base_fee);
         let plan = pool.check(&tx, account, arrival)?;
-        if let Some(journal) = &self.journal {
-            journal.put(hash, &tx.encoded).map_err(PoolError::State)?;
-        }
+        // All changes of the pool are queued for its journal under its lock, hence in their order.
+        let written = self.journal.put(hash, tx.encoded.clone());
         let inserted = pool.insert(tx, account, plan);
-        self.forget(&inserted.removed);
+        self.journal.delete(&inserted.removed);
         drop(pool);
         self.announce(inserted.promoted);
-        Ok(hash)
+        Ok((hash, written))
     }
 
     /// Lets everybody know of what can be executed from now on.
@@ -247,8 +260,7 @@ impl Mempool {
     /// # Errors
     /// When the journal or the state cannot be read. The journal then keeps what it holds.
     pub fn restore(&self) -> anyhow::Result<usize> {
-        let Some(journal) = &self.journal else { return Ok(0) };
-        let Journaled { transactions, damaged } = journal.load()?;
+        let Journaled { transactions, damaged } = self.journal.load()?;
         let kept = transactions.len();
         let again = self.admit_again(transactions);
         let strange = again.strange + damaged;
@@ -293,13 +305,15 @@ impl Mempool {
                 Err(error) => {
                     tracing::debug!(%hash, %error, "transaction did not return to the mempool");
                     again.strange += usize::from(error.is_about_the_bytes());
+                    // Somebody may have sent it again.
                     let pool = self.pool.lock();
                     if !pool.contains(&hash) {
-                        self.forget(&[hash]);
+                        self.journal.delete(&[hash]);
                     }
                 }
             }
         }
+        self.journal.flush();
         again
     }
 
@@ -348,8 +362,9 @@ impl Mempool {
             // The next one sets it.
             Err(error) => tracing::warn!(%error, "mempool could not read the base fee"),
         }
-        self.forget(&changes.removed);
+        self.journal.delete(&changes.removed);
         drop(pool);
+        self.journal.flush();
         self.announce(changes.promoted);
     }
 
@@ -357,7 +372,9 @@ impl Mempool {
     pub fn expire(&self, now: Instant) -> usize {
         let mut pool = self.pool.lock();
         let removed = pool.expire(now);
-        self.forget(&removed);
+        self.journal.delete(&removed);
+        drop(pool);
+        self.journal.flush();
         removed.len()
     }
 
@@ -365,7 +382,9 @@ impl Mempool {
     pub fn clear(&self) -> usize {
         let mut pool = self.pool.lock();
         let removed = pool.clear();
-        self.forget(&removed);
+        self.journal.delete(&removed);
+        drop(pool);
+        self.journal.flush();
         removed.len()
     }
 
@@ -373,21 +392,9 @@ impl Mempool {
     pub fn discard(&self, hash: &B256) {
         let mut pool = self.pool.lock();
         if pool.remove(hash) {
-            self.forget(&[*hash]);
-        }
-    }
-
-    /// Takes transactions out of the journal that are not in the pool. Its lock is held: somebody may send one of them
-    /// again, and what is admitted stays in the journal.
-    fn forget(&self, hashes: &[B256]) {
-        if hashes.is_empty() {
-            return;
-        }
-        if let Some(journal) = &self.journal
-            && let Err(error) = journal.delete(hashes)
-        {
-            // Harmless: what is stale is refused when the journal is read again.
-            tracing::warn!(%error, "mempool journal could not be written");
+            self.journal.delete(&[*hash]);
+            drop(pool);
+            self.journal.flush();
         }
     }
 

@@ -80,15 +80,13 @@ impl StateView for FakeState {
 struct FakeJournal(Mutex<BTreeMap<B256, Bytes>>);
 
 impl Journal for FakeJournal {
-    fn put(&self, hash: B256, encoded: &[u8]) -> anyhow::Result<()> {
-        self.0.lock().insert(hash, Bytes::copy_from_slice(encoded));
-        Ok(())
-    }
-
-    fn delete(&self, hashes: &[B256]) -> anyhow::Result<()> {
+    fn write(&self, changes: &[JournalChange]) -> anyhow::Result<()> {
         let mut kept = self.0.lock();
-        for hash in hashes {
-            kept.remove(hash);
+        for change in changes {
+            match change {
+                JournalChange::Put(hash, encoded) => drop(kept.insert(*hash, encoded.clone())),
+                JournalChange::Delete(hash) => drop(kept.remove(hash)),
+            }
         }
         Ok(())
     }

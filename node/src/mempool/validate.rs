@@ -56,6 +56,14 @@ impl PooledTransaction {
     }
 }
 
+/// The type of transactions that carry EIP-7702 authorisations.
+const SET_CODE: u8 = 4;
+
+/// Whether checking takes longer than one signature does: more signatures come with it, or many bytes.
+pub(super) fn takes_long(encoded: &Bytes) -> bool {
+    encoded.first() == Some(&SET_CODE) || encoded.len() > 16 * 1_024
+}
+
 /// The nonce inside encoded bytes, for sorting; undecodable ones come first.
 pub(super) fn nonce_hint(encoded: &Bytes) -> Option<u64> {
     OpPooledTransaction::decode_2718_exact(encoded).ok().map(|tx| tx.nonce())

@@ -9,7 +9,7 @@ use super::{
     eth::Eth,
 };
 use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bytes};
 use jsonrpsee::types::Request;
 use serde::{Serialize, de::IgnoredAny};
 
@@ -69,6 +69,17 @@ impl AtHand {
             }
             _ => None,
         }
+    }
+
+    /// The response to a transaction that is handed in, if this node's mempool admits it.
+    pub(super) async fn admitted(&self, request: &Request<'_>) -> Option<Vec<u8>> {
+        if request.method_name() != "eth_sendRawTransaction" {
+            return None;
+        }
+        let mempool = self.eth.submission.mempool()?;
+        let encoded: Bytes = request.params().one().ok()?;
+        let hash = mempool.submit(encoded).await.ok()?;
+        Respond { request, max: self.max }.result(&hash)
     }
 
     fn block(&self, id: BlockId, part: Part) -> Option<Json> {

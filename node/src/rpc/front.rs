@@ -89,7 +89,11 @@ where
             };
             match serde_json::from_slice::<Request<'_>>(&body) {
                 Ok(request) if is_json => {
-                    if let Some(response) = at_hand.response(&request) {
+                    let response = match at_hand.response(&request) {
+                        Some(response) => Some(response),
+                        None => at_hand.admitted(&request).await,
+                    };
+                    if let Some(response) = response {
                         return Ok(answer(HttpBody::from(response)));
                     }
                 }

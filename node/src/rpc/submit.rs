@@ -191,14 +191,7 @@ impl Submission {
     /// Hands in an encoded transaction (EIP-2718) and returns its hash.
     pub(super) async fn send(&self, encoded: Bytes) -> Result<B256, RpcError> {
         match self {
-            Self::Mempool(mempool) => {
-                let mempool = mempool.clone();
-                // Recovering the sender takes as long as several requests.
-                tokio::task::spawn_blocking(move || mempool.add(encoded))
-                    .await
-                    .map_err(|error| RpcError::Internal(error.into()))?
-                    .map_err(RpcError::Pool)
-            }
+            Self::Mempool(mempool) => mempool.submit(encoded).await.map_err(RpcError::Pool),
             Self::Forward(sequencer) => sequencer.send(&encoded).await,
             Self::Refused => Err(RpcError::NoSequencer(
                 "this node does not take transactions: send them to the sequencer, or start the \

@@ -12,9 +12,12 @@
 
 use crate::error::Result;
 use crate::table::Table;
-use alloy_primitives::Bytes;
+use alloy_primitives::{Bytes, map::DefaultHashBuilder};
 use parking_lot::{Mutex, RwLock};
-use quick_cache::{Equivalent, Weighter, sync::Cache};
+use quick_cache::{
+    Equivalent, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a row takes besides its bytes, about.
@@ -57,7 +60,7 @@ pub(crate) struct Version(u64);
 /// Rows as they are now.
 #[derive(Debug)]
 pub(crate) struct RowCache {
-    rows: Cache<Key, Row, Weight>,
+    rows: Cache<Key, Row, Weight, DefaultHashBuilder>,
     version: AtomicU64,
     /// Held shared by whoever puts a row in, exclusively by a write that begins.
     filling: RwLock<()>,
@@ -69,7 +72,13 @@ impl RowCache {
     /// An empty one that takes so many bytes at most.
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
-            rows: Cache::with_weighter(bytes / (2 * ROW_BYTES), bytes as u64, Weight),
+            rows: Cache::with(
+                bytes / (2 * ROW_BYTES),
+                bytes as u64,
+                Weight,
+                DefaultHashBuilder::default(),
+                DefaultLifecycle::default(),
+            ),
             version: AtomicU64::new(0),
             filling: RwLock::new(()),
             writing: Mutex::new(()),
@@ -124,6 +133,11 @@ impl RowCache {
             self.rows.insert(Key { table, key: key.into() }, row.clone());
         }
         Ok(row)
+    }
+
+    /// The row that is here, whatever the moment: it is the current one unless a write of it is under way.
+    pub(crate) fn current(&self, table: Table, key: &[u8]) -> Option<Row> {
+        if Self::holds(table) { self.rows.get(&KeyRef { table, key }) } else { None }
     }
 
     /// Runs a write that makes these rows of tables that are kept here what they are. They are kept if it

@@ -201,9 +201,22 @@ impl Store {
         change.commit(durability)
     }
 
+    /// Whether a block is being written: another write may have to wait until it is on disk.
+    pub fn is_writing(&self) -> bool {
+        self.cache.version().is_none()
+    }
+
     pub(crate) fn family(&self, table: Table) -> &ColumnFamily {
         // `open_files` names every table, and RocksDB opens all that are named or fails.
         self.db.cf_handle(table.name()).expect("every table is opened with the database")
+    }
+
+    /// A row that no write which is under way changes.
+    pub(crate) fn get_beside_write(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        match self.cache.current(table, key) {
+            Some(row) => Ok(row),
+            None => self.get(table, key),
+        }
     }
 
     pub(crate) fn error(&self, source: rocksdb::Error) -> StoreError {

@@ -1,7 +1,6 @@
 //! What comes back from the journal and from blocks that were taken back.
 
 use super::*;
-use std::sync::{OnceLock, Weak};
 
 #[test]
 fn a_new_process_finds_the_admitted_transactions() {
@@ -37,7 +36,8 @@ fn rows_of_the_journal_that_are_no_transactions_are_removed_and_the_rest_comes_b
     let (mempool, state, journal) = pool();
     let hash = mempool.add(sign(0, transfer(0, GWEI))).expect("ok");
     for garbage in [&[0xff, 0x00][..], &[], &[0x02, 0xc0], &sign(0, blob())] {
-        journal.put(alloy_primitives::keccak256(garbage), garbage).expect("fake");
+        let (hash, row) = (alloy_primitives::keccak256(garbage), Bytes::copy_from_slice(garbage));
+        journal.write(&[JournalChange::Put(hash, row)]).expect("fake");
     }
     let next = Mempool::new(config(), state, Some(journal.clone()));
     assert_eq!(next.restore().expect("readable"), 1);
@@ -54,6 +54,41 @@ fn a_state_that_cannot_be_read_leaves_the_journal_as_it_is() {
     assert_eq!(journal.0.lock().len(), 1);
 }
 
+/// A journal that cannot be written.
+struct FullDisk;
+
+impl Journal for FullDisk {
+    fn write(&self, _: &[JournalChange]) -> anyhow::Result<()> {
+        anyhow::bail!("disk full")
+    }
+
+    fn load(&self) -> anyhow::Result<Journaled> {
+        Ok(Journaled::default())
+    }
+}
+
+#[tokio::test]
+async fn what_the_journal_does_not_take_is_not_admitted() {
+    let (_, state, _) = pool();
+    let mempool = Arc::new(Mempool::new(config(), state, Some(Arc::new(FullDisk))));
+    let tx = sign(0, transfer(0, GWEI));
+    for error in [mempool.add(tx.clone()), mempool.submit(tx.clone()).await] {
+        let Err(PoolError::State(error)) = error else { panic!("{error:?}") };
+        assert!(error.to_string().contains("disk full"), "{error}");
+        assert!(mempool.get(&alloy_primitives::keccak256(&tx)).is_none());
+    }
+}
+
+#[tokio::test]
+async fn what_is_submitted_is_in_the_journal_once_it_is_acknowledged() {
+    let (mempool, _, journal) = pool();
+    let mempool = Arc::new(mempool);
+    let hash = mempool.submit(sign(0, transfer(0, GWEI))).await.expect("ok");
+    assert!(journal.0.lock().contains_key(&hash));
+    let error = mempool.submit(sign(0, transfer(0, GWEI))).await.expect_err("twice");
+    assert!(matches!(error, PoolError::AlreadyKnown), "{error}");
+}
+
 #[test]
 fn a_cleared_pool_is_empty_and_so_is_its_journal() {
     let (mempool, _, journal) = pool();
@@ -65,39 +100,4 @@ fn a_cleared_pool_is_empty_and_so_is_its_journal() {
     assert!(journal.0.lock().is_empty());
     mempool.add(sign(0, transfer(0, GWEI))).expect("and it goes on");
     mempool.pool.lock().check_invariants();
-}
-
-/// A journal that knows whether its pool was locked whenever it deleted something.
-#[derive(Default)]
-struct Witness {
-    rows: FakeJournal,
-    mempool: OnceLock<Weak<Mempool>>,
-    locked: Mutex<Vec<bool>>,
-}
-
-impl Journal for Witness {
-    fn put(&self, hash: B256, encoded: &[u8]) -> anyhow::Result<()> {
-        self.rows.put(hash, encoded)
-    }
-
-    fn delete(&self, hashes: &[B256]) -> anyhow::Result<()> {
-        let mempool = self.mempool.get().and_then(Weak::upgrade).expect("it is there");
-        self.locked.lock().push(mempool.pool.is_locked());
-        self.rows.delete(hashes)
-    }
-
-    fn load(&self) -> anyhow::Result<Journaled> {
-        self.rows.load()
-    }
-}
-
-#[test]
-fn nothing_can_be_admitted_between_a_refusal_and_its_row_s_deletion() {
-    let (_, state, _) = pool();
-    let journal = Arc::new(Witness::default());
-    let mempool = Arc::new(Mempool::new(config(), state.clone(), Some(journal.clone())));
-    journal.mempool.set(Arc::downgrade(&mempool)).expect("once");
-    state.set(signer(0).address(), 1, RICH);
-    assert_eq!(mempool.reinsert([sign(0, transfer(0, GWEI))]), 0);
-    assert_eq!(*journal.locked.lock(), [true]);
 }
