@@ -4,7 +4,7 @@
 //! node has, the file's has to be the same; one that follows the latest block is executed, and if it comes to
 //! the hash that the file says, it is added as the sequencer would, to be confirmed by Bitcoin or unwound.
 
-use crate::engine::Engine;
+use crate::engine::{Appender, Engine, recover_senders};
 use alloy_consensus::{Block, BlockBody, Header};
 use alloy_eips::Encodable2718;
 use alloy_primitives::{Address, Bytes};
@@ -13,14 +13,18 @@ use anyhow::{Context, bail, ensure};
 use kedge_bridge::derive::L2Cursor;
 use kedge_genesis::{L2Number, predeploys};
 use kedge_store::{L2Rows, Reader};
-use kedge_vm::{OpTxEnvelope, Payload, PayloadTx};
+use kedge_vm::{OpTxEnvelope, Payload, PayloadTx, Senders};
 use std::io::{BufRead, Read as _, Write};
+use std::{sync::mpsc, thread};
 
 /// A block of the file.
 pub type FileBlock = Block<OpTxEnvelope, Header>;
 
 /// Largest block that is read. One with the most gas is far smaller.
 const MAX_BLOCK_BYTES: usize = 64 << 20;
+
+/// Blocks of a file that are read, and whose senders are recovered, before they are due.
+const AHEAD: usize = 2;
 
 /// What became of a block of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,20 +95,62 @@ pub fn read_block(file: &mut impl BufRead) -> anyhow::Result<Option<(FileBlock, 
     Ok(Some((block, bytes.len())))
 }
 
-/// Compares a block with the chain, or adds it.
+/// Compares the blocks of a file with the chain, or adds them, and tells `progress` what became of each and
+/// how many bytes it took. While one is executed, the next ones' senders are recovered and the one before is
+/// written, on other threads; what was added is on disk when this returns.
+///
+/// # Errors
+/// As [`read_block`] and [`import_block`], whose blocks before that are there.
+pub fn import_blocks(
+    engine: &Engine,
+    mut file: impl BufRead + Send,
+    mut progress: impl FnMut(Imported, usize),
+) -> anyhow::Result<()> {
+    let read = move || -> anyhow::Result<_> {
+        let Some((block, bytes)) = read_block(&mut file)? else { return Ok(None) };
+        let senders = recover_senders(&block.body.transactions);
+        Ok(Some((block, bytes, senders)))
+    };
+    thread::scope(|scope| {
+        let (give, take) = mpsc::sync_channel(AHEAD);
+        scope.spawn(move || {
+            let all = std::iter::repeat_with(read).map_while(Result::transpose);
+            for item in all {
+                let failed = item.is_err();
+                // Nobody takes it where importing ended with an error.
+                if give.send(item).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        engine.append_all(|chain| {
+            for item in take {
+                let (block, bytes, senders) = item?;
+                progress(import_block(chain, &block, &senders)?, bytes);
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Compares a block with the chain, or adds it. `senders` are those of its transactions that are known.
 ///
 /// # Errors
 /// When it is another block than the one that the node has, cannot follow the latest block, or comes to
 /// another hash than the file says; and when this machine failed. The message says what to do.
-pub fn import_block(engine: &Engine, block: &FileBlock) -> anyhow::Result<Imported> {
+fn import_block(
+    chain: &mut Appender<'_, '_>,
+    block: &FileBlock,
+    senders: &Senders,
+) -> anyhow::Result<Imported> {
     let (number, hash) = (L2Number(block.header.number), block.header.hash_slow());
-    let heads = engine.heads();
-    if number <= heads.latest.number {
-        let own = engine.store().hash(number)?.context("the store has no hash of the block")?;
+    let (latest, safe) = (chain.latest(), chain.safe());
+    if number <= latest.number {
+        let own = chain.hash(number)?.context("the store has no hash of the block")?;
         if own == hash {
             return Ok(Imported::Known);
         }
-        if number <= heads.safe.number {
+        if number <= safe.number {
             bail!(
                 "block {number} is {hash} in the file, but Bitcoin says that it is {own}: the file is of \
                  another chain, or of blocks that Bitcoin did not confirm"
@@ -116,7 +162,6 @@ pub fn import_block(engine: &Engine, block: &FileBlock) -> anyhow::Result<Import
              file's, run `kedge db rollback --to {before}` first"
         );
     }
-    let latest = heads.latest;
     ensure!(
         number == latest.number.next(),
         "the file goes on with block {number}, but the latest block here is {}",
@@ -130,15 +175,16 @@ pub fn import_block(engine: &Engine, block: &FileBlock) -> anyhow::Result<Import
         latest.hash
     );
     let (step, user) = content(block);
+    let l1_tip = chain.l1_tip();
     let refused = || {
         format!(
             "block {number} cannot follow here: the rules do not allow it after Bitcoin block {}, up to which \
              this node has followed Bitcoin; let `kedge node` catch up with Bitcoin, then import again",
-            heads.l1_tip.height
+            l1_tip.height
         )
     };
     let plan = |user: Vec<Bytes>| -> anyhow::Result<(Payload, L2Cursor)> {
-        engine.plan(step, Some(block.header.timestamp), user)?.with_context(refused)
+        chain.plan(step, block.header.timestamp, user)?.with_context(refused)
     };
     let (mut payload, mut cursor) = plan(user.clone())?;
     // What Bitcoin forces into the block comes before the file's and is in the file too, unless it was skipped.
@@ -152,13 +198,13 @@ pub fn import_block(engine: &Engine, block: &FileBlock) -> anyhow::Result<Import
         }
         (payload, cursor) = plan(rest.to_vec())?;
     }
-    let executed = engine.preview(&payload)?;
+    let executed = chain.execute(&payload, senders)?;
     ensure!(
         executed.hash == hash,
         "block {number} comes to {} when it is executed, not to {hash} as the file says",
         executed.hash
     );
-    engine.append(payload, cursor, executed, None)?;
+    chain.append(&payload, cursor, executed)?;
     Ok(Imported::Added)
 }
 
@@ -225,6 +271,10 @@ mod tests {
         file
     }
 
+    fn import(engine: &Engine, block: &FileBlock) -> anyhow::Result<Imported> {
+        engine.append_all(|chain| import_block(chain, block, &Senders::default()))
+    }
+
     fn blocks(mut file: &[u8]) -> Vec<FileBlock> {
         let mut blocks = Vec::new();
         while let Some((block, _)) = read_block(&mut file).unwrap() {
@@ -262,10 +312,8 @@ mod tests {
         for (height, block) in (1..).zip(&world.chain) {
             other.connect_l1(L1Height(height), block.clone()).unwrap();
         }
-        let imported: Vec<Imported> = blocks(&export(&world))
-            .iter()
-            .map(|block| import_block(&other, block).unwrap())
-            .collect();
+        let imported: Vec<Imported> =
+            blocks(&export(&world)).iter().map(|block| import(&other, block).unwrap()).collect();
         let added = imported.iter().filter(|it| **it == Imported::Added).count();
         let safe = world.engine.heads().safe.number;
         assert_eq!(added as u64, world.engine.heads().latest.number.0 - safe.0);
@@ -279,10 +327,10 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let other = open(&dir, world.params);
         let blocks = blocks(&export(&world));
-        assert_eq!(import_block(&other, &blocks[0]).unwrap(), Imported::Known);
-        let error = import_block(&other, &blocks[1]).unwrap_err().to_string();
+        assert_eq!(import(&other, &blocks[0]).unwrap(), Imported::Known);
+        let error = import(&other, &blocks[1]).unwrap_err().to_string();
         assert!(error.contains("let `kedge node` catch up"), "{error}");
-        let error = import_block(&other, &blocks[2]).unwrap_err().to_string();
+        let error = import(&other, &blocks[2]).unwrap_err().to_string();
         assert!(error.contains("the latest block here is 0"), "{error}");
     }
 
@@ -292,7 +340,7 @@ mod tests {
         let mut blocks = blocks(&export(&world));
         for (number, expected) in [(2, "Bitcoin says"), (5, "kedge db rollback --to 4")] {
             blocks[number].header.extra_data = Bytes::from_static(&[1]);
-            let error = import_block(&world.engine, &blocks[number]).unwrap_err().to_string();
+            let error = import(&world.engine, &blocks[number]).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
@@ -304,7 +352,7 @@ mod tests {
         world.engine.unwind_unsafe_to(L2Number(4)).unwrap();
         let latest = world.engine.heads().latest;
         blocks[5].header.state_root = B256::repeat_byte(1);
-        let error = import_block(&world.engine, &blocks[5]).unwrap_err().to_string();
+        let error = import(&world.engine, &blocks[5]).unwrap_err().to_string();
         assert!(error.contains("when it is executed"), "{error}");
         assert_eq!(world.engine.heads().latest, latest);
     }

@@ -16,9 +16,13 @@ use alloy_primitives::{Bytes, keccak256};
 use bitcoin::key::Keypair;
 use kedge_bridge::derive::{L2Cursor, time_bounds};
 use kedge_genesis::Params;
-use kedge_vm::{Payload, SkipReason};
+use kedge_vm::{Payload, Senders, SkipReason};
 use parking_lot::Mutex;
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +34,8 @@ const BASE_FEE_PAUSE: Duration = Duration::from_millis(1_000);
 pub struct SequencerConfig {
     /// How deep below Bitcoin's tip an L1 block must be to become an origin; 0 is the tip itself.
     pub origin_depth: u32,
+    /// The least time between two blocks, unless the rules demand one.
+    pub interval: Duration,
     /// How much the mempool holds.
     pub pool: PoolLimits,
 }
@@ -50,8 +56,8 @@ pub struct Sequencer {
 #[derive(Debug)]
 struct Gate {
     open: watch::Sender<bool>,
-    /// Held while one is made.
-    making: Mutex<()>,
+    /// Held while one is made: when the last one was begun.
+    making: Mutex<Option<Instant>>,
 }
 
 /// What became of one attempt.
@@ -63,6 +69,8 @@ enum Made {
     Nothing,
     /// Nothing now; an empty block is due after a pause.
     AfterPause,
+    /// Nothing before the interval has passed, whatever else comes.
+    AfterInterval(Duration),
 }
 
 impl Sequencer {
@@ -75,7 +83,7 @@ impl Sequencer {
         mempool: Arc<Mempool>,
         clock: Clock,
     ) -> Self {
-        let gate = Arc::new(Gate { open: watch::Sender::new(true), making: Mutex::new(()) });
+        let gate = Arc::new(Gate { open: watch::Sender::new(true), making: Mutex::new(None) });
         Self { params, config, key, engine, mempool, clock, gate }
     }
 
@@ -113,15 +121,18 @@ impl Sequencer {
             heads.mark_unchanged();
             arrivals.mark_unchanged();
             gate.mark_unchanged();
-            let pause = match self.make().await? {
+            let made = self.make().await?;
+            let pause = match made {
                 Made::Block => continue,
                 Made::Nothing => None,
                 Made::AfterPause => Some(BASE_FEE_PAUSE),
+                Made::AfterInterval(rest) => Some(rest),
             };
+            let waits_for_arrivals = !matches!(made, Made::AfterInterval(_));
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = heads.changed() => changed?,
-                changed = arrivals.changed() => changed?,
+                changed = arrivals.changed(), if waits_for_arrivals => changed?,
                 changed = gate.changed() => changed?,
                 () = wait(pause) => {}
             }
@@ -129,7 +140,7 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Makes every block that can be made now.
+    /// Makes every block that can be made now, within the interval.
     ///
     /// # Errors
     /// When this machine fails.
@@ -145,18 +156,26 @@ impl Sequencer {
     }
 
     fn make_block(&self) -> Result<Made, EngineError> {
-        let _making = self.gate.making.lock();
+        let mut last = self.gate.making.lock();
         if !self.is_active() {
             return Ok(Made::Nothing);
         }
-        match self.try_block() {
+        let begun = Instant::now();
+        let rest =
+            last.and_then(|last| (last + self.config.interval).checked_duration_since(begun));
+        match self.try_block(rest.filter(|rest| !rest.is_zero())) {
             // An L1 block came in between: look again.
             Err(error) if error.is_stale() => Ok(Made::Block),
+            Ok(Made::Block) => {
+                *last = Some(begun);
+                Ok(Made::Block)
+            }
             other => other,
         }
     }
 
-    fn try_block(&self) -> Result<Made, EngineError> {
+    /// Makes the next block; with a `rest` of the interval only one that the rules demand.
+    fn try_block(&self, rest: Option<Duration>) -> Result<Made, EngineError> {
         let position = self.engine.position()?;
         let cursor = &position.cursor;
         let deepest = position.l1_tip.height.0.checked_sub(self.config.origin_depth);
@@ -164,14 +183,20 @@ impl Sequencer {
         let step = cursor.epoch_complete && deepest.is_some_and(|height| next.0 <= height);
         let base_fee = position.next_base_fee;
         let needed = step || !cursor.epoch_complete;
+        if let Some(rest) = rest
+            && !needed
+        {
+            return Ok(Made::AfterInterval(rest));
+        }
 
         // Bitcoin may take an old epoch's blocks too late: they carry what the rules demand and no more.
         let origin = if step { next } else { cursor.origin.height };
-        let mut transactions = if position.l1_tip.height.since(origin) < late(self.params) {
-            self.candidates(base_fee, needed)
-        } else {
-            Vec::new()
-        };
+        let (mut transactions, senders) =
+            if position.l1_tip.height.since(origin) < late(self.params) {
+                self.candidates(base_fee, needed)
+            } else {
+                Default::default()
+            };
         if transactions.is_empty() && !needed {
             let waits = self.mempool.waits_for_base_fee(base_fee)
                 && base_fee > self.params.fees.min_base_fee;
@@ -190,7 +215,7 @@ impl Sequencer {
                 // The position moved on since it was read.
                 return Ok(Made::Block);
             };
-            let executed = self.engine.preview(&payload)?;
+            let executed = self.engine.preview(&payload, &senders)?;
             if self.leave_out(&payload, &executed.skipped, &mut transactions) {
                 if transactions.is_empty() && !needed {
                     return Ok(Made::Block);
@@ -254,8 +279,9 @@ impl Sequencer {
     }
 
     /// The best transactions whose declared gas fits one block beside what the rules put there, which is
-    /// most in a block that is `needed` for its epoch. A block that lists too much is none by the rules.
-    fn candidates(&self, base_fee: u64, needed: bool) -> Vec<Bytes> {
+    /// most in a block that is `needed` for its epoch. A block that lists too much is none by the rules. With
+    /// their senders.
+    fn candidates(&self, base_fee: u64, needed: bool) -> (Vec<Bytes>, Senders) {
         let params = self.params;
         let ruled = params
             .attributes_gas
@@ -266,13 +292,14 @@ impl Sequencer {
             .block_gas_limit
             .saturating_sub(params.block_overhead_gas)
             .saturating_sub(if needed { ruled } else { 0 });
-        let mut taken = Vec::new();
+        let (mut taken, mut senders) = (Vec::new(), Senders::default());
         for tx in self.mempool.best(base_fee) {
             let Some(rest) = room.checked_sub(tx.gas_limit()) else { break };
             room = rest;
             taken.push(tx.encoded.clone());
+            senders.insert(tx.hash, tx.sender);
         }
-        taken
+        (taken, senders)
     }
 
     /// The time of day, within the bounds that derivation sets. None leaves the lower bound.
@@ -320,7 +347,8 @@ mod tests {
         let engine = world.engine.clone();
         let config = MempoolConfig::new(engine.evm());
         let mempool = Mempool::new(config, Arc::new(HeadState::new(engine.clone())), None);
-        let policy = SequencerConfig { origin_depth: 0, pool: PoolLimits::default() };
+        let (interval, pool) = (Duration::ZERO, PoolLimits::default());
+        let policy = SequencerConfig { origin_depth: 0, interval, pool };
         let (mempool, clock) = (Arc::new(mempool), Clock::system());
         let sequencer =
             Sequencer::new(world.params, policy, sequencer_key(), engine, mempool, clock);
@@ -344,6 +372,28 @@ mod tests {
             sequencer.make_block().unwrap();
         }
         assert_eq!(world.balance(Address::repeat_byte(0xb0)), U256::from(fit));
+    }
+
+    #[test]
+    fn within_the_interval_only_what_the_rules_demand_is_made() {
+        let (mut world, sequencer) = world();
+        let config = SequencerConfig { interval: Duration::from_secs(3_600), ..sequencer.config };
+        let sequencer = Sequencer { config, ..Sequencer::clone(&sequencer) };
+        let add = |world: &mut World| {
+            let tx = world.plain_transfer(Address::repeat_byte(0xb0), U256::ONE);
+            sequencer.mempool.add(tx).unwrap();
+        };
+        add(&mut world);
+        assert_eq!(sequencer.make_block().unwrap(), Made::Block);
+        add(&mut world);
+        let latest = world.engine.heads().latest;
+        let Made::AfterInterval(rest) = sequencer.make_block().unwrap() else { panic!("a block") };
+        assert!(rest <= config.interval);
+        assert_eq!(world.engine.heads().latest, latest);
+        // A new epoch begins at once, and takes what waits.
+        world.mine(vec![]);
+        assert_eq!(sequencer.make_block().unwrap(), Made::Block);
+        assert_eq!(world.balance(Address::repeat_byte(0xb0)), U256::from(2));
     }
 
     #[test]

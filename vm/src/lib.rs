@@ -44,8 +44,8 @@ pub mod witness;
 
 pub use config::{EvmConfig, MeterLimits};
 pub use exec::{
-    ExecuteError, ExecutedBlock, SkipReason, execute, header::next_base_fee, intrinsic_gas,
-    output_root,
+    ExecuteError, ExecutedBlock, Senders, SkipReason, execute, execute_with_senders,
+    header::next_base_fee, intrinsic_gas, output_root,
 };
 pub use genesis::{GenesisBlock, genesis_block};
 pub use memory::MemoryDb;

@@ -31,7 +31,11 @@ impl Server {
             Arc::new(HeadState::new(engine.clone())),
             None,
         ));
-        let policy = SequencerConfig { origin_depth: 0, pool: PoolLimits::default() };
+        let policy = SequencerConfig {
+            origin_depth: 0,
+            interval: std::time::Duration::ZERO,
+            pool: PoolLimits::default(),
+        };
         let sequencer = Arc::new(Sequencer::new(
             world.params,
             policy,

@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kedge_genesis::{Network, Sats};
 use kedge_store::StoreOptions;
 use limits::RpcLimits;
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 use txpool::TxPoolLimits;
 
 /// An optimistic rollup anchored to Bitcoin.
@@ -102,6 +102,9 @@ struct DevArgs {
     /// Seconds between Bitcoin blocks; 0 mines only on demand (`kedge l1 mine`)
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     l1_block_time: u64,
+    /// Least seconds between L2 blocks; 0 makes one as soon as there is something to put in it
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    block_interval: Duration,
     /// Post a wrong assertion now and then, to watch how it is proven wrong
     #[arg(long)]
     dishonest_proposer: bool,
@@ -189,6 +192,10 @@ struct NodeArgs {
     /// Make blocks and post them to Bitcoin
     #[arg(long)]
     sequencer: bool,
+    /// Least seconds between blocks, unless the rules demand one; 0 makes one as soon as there is something to put
+    /// in it (by default 1, on dev and regtest 0)
+    #[arg(long, value_name = "SECONDS", requires = "sequencer", value_parser = seconds)]
+    block_interval: Option<Duration>,
     /// Post assertions to Bitcoin
     #[arg(long)]
     proposer: bool,
@@ -418,6 +425,14 @@ enum DevKey {
     Challenger,
     /// Pays deposits
     Wallet,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let longest = Duration::from_secs(3_600);
+    seconds
+        .filter(|seconds| *seconds <= longest)
+        .ok_or_else(|| "expected seconds, with a fraction if need be, from 0 to 3600".to_owned())
 }
 
 fn network(name: &str) -> Result<Network, String> {

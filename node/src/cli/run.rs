@@ -110,6 +110,7 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
         datadir,
         rpc: args.rpc_limits.apply(RpcConfig::new((Ipv4Addr::LOCALHOST, args.rpc_port).into())),
         txpool: args.txpool_limits.limits(),
+        block_interval: args.block_interval,
         l1_rpc_port: args.l1_rpc_port,
         block_time: (args.l1_block_time > 0).then(|| Duration::from_secs(args.l1_block_time)),
         dishonest_proposer: args.dishonest_proposer,
@@ -203,10 +204,11 @@ fn connect(args: &L1Args) -> anyhow::Result<Arc<dyn Bitcoin>> {
 }
 
 /// How deep an L1 block must be to become an origin, by policy: on chains that are mined by hand, at once.
-const fn origin_depth(network: Network) -> u32 {
+/// The sequencer's policy on a network: depth of origins, and the least time between blocks.
+const fn policy(network: Network) -> (u32, Duration) {
     match network {
-        Network::Dev | Network::Regtest => 0,
-        Network::Signet | Network::Mainnet => 2,
+        Network::Dev | Network::Regtest => (0, Duration::ZERO),
+        Network::Signet | Network::Mainnet => (2, Duration::from_secs(1)),
     }
 }
 
@@ -219,8 +221,10 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
         let secret = keys::load(file, args.network, Role::Sequencer, "--sequencer-key-file")?;
         let key = keys::keypair(&secret);
         check_sequencer_key(params, &key)?;
-        let origin_depth = origin_depth(args.network);
-        Some((key, SequencerConfig { origin_depth, pool: args.txpool_limits.limits() }))
+        let (origin_depth, interval) = policy(args.network);
+        let interval = args.block_interval.unwrap_or(interval);
+        let pool = args.txpool_limits.limits();
+        Some((key, SequencerConfig { origin_depth, interval, pool }))
     } else {
         None
     };

@@ -62,6 +62,8 @@ pub struct DevOptions {
     pub rpc: RpcConfig,
     /// How much the mempool holds.
     pub txpool: PoolLimits,
+    /// The least time between L2 blocks.
+    pub block_interval: Duration,
     /// Port of the Bitcoin RPC, 0 for a free one.
     pub l1_rpc_port: u16,
     /// Time between Bitcoin blocks; none mines on demand only.
@@ -143,7 +145,11 @@ impl Dev {
                 prune: Prune::Archive,
                 sequencer: Some((
                     sequencer,
-                    SequencerConfig { origin_depth: 0, pool: options.txpool },
+                    SequencerConfig {
+                        origin_depth: 0,
+                        interval: options.block_interval,
+                        pool: options.txpool,
+                    },
                 )),
                 proposer: Some(DEFAULT_INTERVAL),
                 challenger: Some(challenger),

@@ -7,7 +7,7 @@ use alloy_primitives::B256;
 use kedge_bridge::derive::{BlockFault, EpochInfo, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
 use kedge_store::{Change, L1Rows, L2Rows, StoreError, Table};
-use kedge_vm::ExecutedBlock;
+use kedge_vm::{ExecutedBlock, Senders};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 
@@ -218,7 +218,8 @@ impl Engine {
                 invalid(InvalidBlock::Origin(number))
             };
         }
-        let executed = run(change, &self.evm, &payload, self.options.verify_witness)?;
+        let executed =
+            run(change, &self.evm, &payload, &Senders::default(), self.options.verify_witness)?;
         if executed.hash != block.hash {
             let (expected, found) = (block.hash, executed.hash);
             return invalid(InvalidBlock::Execution { number, expected, found });

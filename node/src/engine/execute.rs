@@ -2,22 +2,25 @@
 
 use super::error::{EngineError, WitnessFailure};
 use super::event::RemovedBlock;
-use super::senders::with_senders;
+use super::senders::recover_payload;
 use alloy_primitives::keccak256;
 use kedge_bridge::derive::L2Cursor;
 use kedge_fraud_proof::{Applied, Executor};
 use kedge_genesis::L2Number;
 use kedge_store::{Change, L2Rows, LatestState, Rows, StoreError, Table};
 use kedge_vm::{
-    EvmConfig, ExecutedBlock, Payload, PayloadTx, execute, execute_on_witness, record_witness,
+    EvmConfig, ExecutedBlock, Payload, PayloadTx, Senders, execute_on_witness,
+    execute_with_senders, record_witness,
 };
 use std::sync::Arc;
 
-/// Executes `payload` on top of the latest block of `rows`; with `verify`, on a witness too.
+/// Executes `payload` on top of the latest block of `rows`; with `verify`, on a witness too. Where no sender is
+/// `known`, all are recovered before.
 pub(super) fn run(
     rows: &impl Rows,
     evm: &EvmConfig,
     payload: &Payload,
+    known: &Senders,
     verify: bool,
 ) -> Result<ExecutedBlock, EngineError> {
     let number = payload.number;
@@ -25,9 +28,10 @@ pub(super) fn run(
     let parent = number.prev().ok_or_else(missing)?;
     let header = rows.header(parent)?.ok_or_else(missing)?;
     let hash = rows.hash(parent)?.ok_or_else(missing)?;
-    let block =
-        with_senders(payload, || execute(evm, &header, hash, payload, &mut LatestState(rows)))
-            .map_err(|error| EngineError::Execute { number, reason: Box::new(error) })?;
+    let recovered = known.is_empty().then(|| recover_payload(payload));
+    let senders = recovered.as_ref().unwrap_or(known);
+    let block = execute_with_senders(evm, &header, hash, payload, senders, &mut LatestState(rows))
+        .map_err(|error| EngineError::Execute { number, reason: Box::new(error) })?;
     if verify {
         let fail = |reason| EngineError::Witness { number, reason: Box::new(reason) };
         let check = |how, other: &ExecutedBlock| {
@@ -122,7 +126,7 @@ impl Executor for StoreExecutor<'_, '_> {
         if expected != payload.number {
             return Err(EngineError::WrongBlock { expected: payload.number, found: expected });
         }
-        let block = run(&*self.change, self.evm, payload, self.verify)?;
+        let block = run(&*self.change, self.evm, payload, &Senders::default(), self.verify)?;
         self.change.append_block(payload, &block, cursor)?;
         let applied = Applied {
             number: payload.number,

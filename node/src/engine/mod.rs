@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `connect` | what a Bitcoin block does, and what it takes to undo it |
 //! | `sequence` | how the sequencer adds unsafe blocks |
+//! | `append` | how blocks of a file are added |
 //! | `adopt` | which of the sequencer's blocks another node adds |
 //! | `execute` | how a payload is promoted or executed |
 //! | `bridge` | what a Bitcoin block does to deposits, vault and payouts |
@@ -19,6 +20,7 @@
 //! | `senders` | who sent a block's transactions |
 
 mod adopt;
+mod append;
 mod bonds;
 mod bridge;
 mod connect;
@@ -35,11 +37,13 @@ mod sequence;
 pub(crate) mod tests;
 
 pub use adopt::{Adoption, InvalidBlock, NotAdopted};
+pub(crate) use append::Appender;
 pub use bonds::Slashable;
 pub use error::{EngineError, WitnessFailure};
 pub use event::{EngineEvent, L1Outcome, RemovedBlock};
 pub use heads::{BlockRef, Heads};
 pub use prove::NoProof;
+pub(crate) use senders::recover_senders;
 pub use sequence::Position;
 
 use alloy_primitives::B256;
@@ -285,6 +289,12 @@ impl Engine {
         if let Some(derive) = derive {
             live.derive = derive;
         }
+        self.announce(live, heads, events);
+        Ok(())
+    }
+
+    /// Lets everybody know of what is on disk.
+    fn announce(&self, live: &mut Live, heads: Heads, events: Vec<EngineEvent>) {
         live.planned = None;
         // Nobody listening is fine.
         for event in events {
@@ -292,7 +302,6 @@ impl Engine {
         }
         self.heads.send_replace(heads);
         let _ = self.events.send(EngineEvent::Heads(Box::new(heads)));
-        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use alloy_primitives::Bytes;
 use kedge_bridge::derive::{EpochInfo, L2Cursor, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
 use kedge_store::{L2Rows, SignatureRow, StoreError, Table};
-use kedge_vm::{ExecutedBlock, Payload, next_base_fee};
+use kedge_vm::{ExecutedBlock, Payload, Senders, next_base_fee};
 use std::sync::Arc;
 
 /// Where the next block goes.
@@ -75,14 +75,19 @@ impl Engine {
         }
     }
 
-    /// Executes a planned payload without adding it.
+    /// Executes a planned payload without adding it. `known` are the senders of its transactions that the caller
+    /// knows.
     ///
     /// # Errors
     /// [`EngineError::Stale`] when the chain moved on since it was planned, and when this machine failed.
-    pub fn preview(&self, payload: &Payload) -> Result<ExecutedBlock, EngineError> {
+    pub fn preview(
+        &self,
+        payload: &Payload,
+        known: &Senders,
+    ) -> Result<ExecutedBlock, EngineError> {
         let live = self.live.lock();
         self.check_planned(&live, payload)?;
-        run(&*self.store, &self.evm, payload, self.options.verify_witness)
+        run(&*self.store, &self.evm, payload, known, self.options.verify_witness)
     }
 
     /// Adds a planned payload that [`Engine::preview`] executed, with the sequencer's signature of it if there
@@ -116,7 +121,8 @@ impl Engine {
     ) -> Result<Arc<ExecutedBlock>, EngineError> {
         let mut live = self.live.lock();
         self.check_planned(&live, payload)?;
-        let block = run(&*self.store, &self.evm, payload, self.options.verify_witness)?;
+        let known = Senders::default();
+        let block = run(&*self.store, &self.evm, payload, &known, self.options.verify_witness)?;
         self.add(&mut live, payload, cursor, block, None)
     }
 

@@ -371,9 +371,9 @@ fn a_payload_planned_on_another_parent_is_stale() {
     let mut world = funded();
     let tx = world.transfer(BOB, 1);
     let (payload, cursor) = world.engine.plan(false, None, vec![tx]).unwrap().unwrap();
-    let block = world.engine.preview(&payload).unwrap();
+    let block = world.engine.preview(&payload, &kedge_vm::Senders::default()).unwrap();
     world.orphan();
-    assert!(world.engine.preview(&payload).unwrap_err().is_stale());
+    assert!(world.engine.preview(&payload, &kedge_vm::Senders::default()).unwrap_err().is_stale());
     assert!(world.engine.append(payload, cursor, block, None).unwrap_err().is_stale());
 }
 

@@ -17,8 +17,12 @@ use alloy_primitives::Bytes;
 use kedge_genesis::L2Number;
 use rocksdb::WriteBatch;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 type Value = Option<Bytes>;
+
+/// Rows to be written, by table.
+type Written = Vec<BTreeMap<Vec<u8>, Value>>;
 
 /// What a recorded block overwrote, by table.
 #[derive(Debug)]
@@ -48,16 +52,34 @@ impl Recording {
 #[derive(Debug)]
 pub struct Change<'s> {
     store: &'s Store,
-    pending: Vec<BTreeMap<Vec<u8>, Value>>,
+    pending: Written,
+    /// What is written before this.
+    before: Option<Arc<FinishedChange<'s>>>,
     l2: Option<Recording>,
     l1: Option<Recording>,
 }
 
+/// A change to which nothing is added any more. It can be written while others read and change
+/// [on top of it](Change::after).
+#[derive(Debug)]
+pub struct FinishedChange<'s> {
+    store: &'s Store,
+    rows: Written,
+}
+
 impl Rows for Change<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        match self.pending.get(table.index()).and_then(|rows| rows.get(key)) {
-            Some(value) => Ok(value.clone()),
+        let find = |rows: &Written| rows.get(table.index())?.get(key).cloned();
+        if let Some(value) = find(&self.pending) {
+            return Ok(value);
+        }
+        match &self.before {
             None => self.store.get(table, key),
+            Some(before) => match find(&before.rows) {
+                Some(value) => Ok(value),
+                // The write that may be under way does not change this row.
+                None => self.store.get_beside_write(table, key),
+            },
         }
     }
 }
@@ -65,7 +87,13 @@ impl Rows for Change<'_> {
 impl<'s> Change<'s> {
     pub(crate) fn new(store: &'s Store) -> Self {
         let pending = Table::ALL.iter().map(|_| BTreeMap::new()).collect();
-        Self { store, pending, l2: None, l1: None }
+        Self { store, pending, before: None, l2: None, l1: None }
+    }
+
+    /// Starts a change on top of one that has been, is being or will be written: it must not be written before
+    /// that is, and not at all where that fails.
+    pub fn after(before: Arc<FinishedChange<'s>>) -> Self {
+        Self { before: Some(before.clone()), ..Self::new(before.store) }
     }
 
     /// Starts recording the block `number` of `domain`.
@@ -204,29 +232,20 @@ impl<'s> Change<'s> {
     /// # Errors
     /// [`StoreError::NotRecording`] when a block is still being recorded, and what RocksDB reports.
     pub fn commit(self, durability: Durability) -> Result<()> {
+        self.finish()?.commit(durability)
+    }
+
+    /// Ends the change.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRecording`] when a block is still being recorded.
+    pub fn finish(self) -> Result<FinishedChange<'s>> {
         for (domain, slot) in [(Domain::L2, &self.l2), (Domain::L1, &self.l1)] {
             if slot.is_some() {
                 return Err(StoreError::NotRecording { table: undo_table(domain) });
             }
         }
-        let mut batch = WriteBatch::default();
-        for (table, rows) in Table::ALL.iter().zip(&self.pending) {
-            let family = self.store.family(*table);
-            for (key, value) in rows {
-                match value {
-                    Some(value) => batch.put_cf(family, key, value),
-                    None => batch.delete_cf(family, key),
-                }
-            }
-        }
-        let store = self.store;
-        let write = || store.write(batch, durability);
-        let held = Table::ALL.iter().zip(self.pending);
-        let held = held.filter(|(table, _)| RowCache::holds(**table));
-        let mut held = held
-            .flat_map(|(table, rows)| rows.into_iter().map(|(key, value)| (*table, key, value)))
-            .peekable();
-        if held.peek().is_none() { write() } else { store.cache.write(held, write) }
+        Ok(FinishedChange { store: self.store, rows: self.pending })
     }
 
     /// What records the tables of that table's domain; none for the free domain.
@@ -244,6 +263,33 @@ impl<'s> Change<'s> {
         if let Some(rows) = self.pending.get_mut(table.index()) {
             rows.insert(key, value);
         }
+    }
+}
+
+impl FinishedChange<'_> {
+    /// Makes all of it visible and durable at once, or nothing.
+    ///
+    /// # Errors
+    /// What RocksDB reports.
+    pub fn commit(&self, durability: Durability) -> Result<()> {
+        let tables = || Table::ALL.iter().copied().zip(&self.rows);
+        let mut batch = WriteBatch::default();
+        for (table, rows) in tables() {
+            let family = self.store.family(table);
+            for (key, value) in rows {
+                match value {
+                    Some(value) => batch.put_cf(family, key, value),
+                    None => batch.delete_cf(family, key),
+                }
+            }
+        }
+        let write = || self.store.write(batch, durability);
+        let mut held = tables()
+            .filter(|(table, _)| RowCache::holds(*table))
+            .flat_map(|(table, rows)| rows.iter().map(move |(key, value)| (table, key, value)))
+            .map(|(table, key, value)| (table, key.clone(), value.clone()))
+            .peekable();
+        if held.peek().is_none() { write() } else { self.store.cache.write(held, write) }
     }
 }
 

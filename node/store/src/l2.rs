@@ -498,7 +498,8 @@ impl Change<'_> {
         self.put_row(Table::Receipts, &key, &encoded)?;
         self.index_logs(number, receipts)?;
         for (index, transaction) in (0u32..).zip(transactions) {
-            self.put_row(Table::Transactions, transaction.as_slice(), &(number, index))?;
+            // A transaction's nonce is used once.
+            self.add(Table::Transactions, transaction.to_vec(), encode(&(number, index)))?;
         }
         self.put_row(Table::L2Meta, LATEST, &number)
     }

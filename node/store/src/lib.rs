@@ -34,7 +34,7 @@ mod undo;
 mod verify;
 
 pub use bonds::{BondEnd, BondRow, BondRows, BondSpendRow};
-pub use change::Change;
+pub use change::{Change, FinishedChange};
 pub use db::{Durability, Identity, SCHEMA, Store, StoreOptions};
 pub use error::{Result, StoreError};
 pub use history::oldest_state;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use kedge::block_file::write_blocks;
 use kedge::engine::Engine;
 use kedge_genesis::L2Number;
-use kedge_vm::OpTxEnvelope;
+use kedge_vm::{OpTxEnvelope, Senders};
 use kedge_workloads::{swap, token};
 
 /// What the transactions of a block do.
@@ -89,7 +89,7 @@ pub(crate) fn fill(engine: &Engine, people: &People, work: Work, count: u64) -> 
         let bytes = |list: &[(usize, Bytes)]| list.iter().map(|(_, tx)| tx.clone()).collect();
         let (payload, _) = engine.plan(step, None, bytes(&list))?.context("a block is due")?;
         let before = payload.transactions.len() - list.len();
-        for (index, _) in engine.preview(&payload)?.skipped.iter().rev() {
+        for (index, _) in engine.preview(&payload, &Senders::default())?.skipped.iter().rev() {
             list.remove(index - before);
         }
         let (payload, cursor) = engine.plan(step, None, bytes(&list))?.context("a block is due")?;

@@ -23,7 +23,7 @@ use kedge_fraud_proof::AssertionTracker;
 use kedge_genesis::params::dev_secrets;
 use kedge_genesis::{GenesisAccount, L1Height, L1Ref, L2Number, Network, Params, alloc};
 use kedge_store::{Domain, Durability, Identity, L1Row, L1Rows, L2Rows, Store};
-use kedge_vm::{ExecutedBlock, OpTxEnvelope, Payload, PayloadTx, genesis_block};
+use kedge_vm::{ExecutedBlock, OpTxEnvelope, Payload, PayloadTx, Senders, genesis_block};
 use kedge_workloads::token;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -212,7 +212,7 @@ impl Chain {
 
     /// Executes a planned block on the latest state, as a node does that follows the chain.
     pub(crate) fn execute(&self, planned: &Planned) -> Result<ExecutedBlock> {
-        Ok(self.engine.preview(&planned.payload)?)
+        Ok(self.engine.preview(&planned.payload, &Senders::default())?)
     }
 
     /// Adds a planned block, has Bitcoin confirm it in a batch, and a wrong assertion about it. Answers the

@@ -33,6 +33,8 @@ impl Node {
             "dev".to_owned(),
             "--json".to_owned(),
             "--l1-block-time=0".to_owned(),
+            // As on a network with value.
+            "--block-interval=1".to_owned(),
             // All of the full block waits for its first transaction.
             "--txpool-account-queued=1024".to_owned(),
             format!("--datadir={}", dir.join("dev").display()),

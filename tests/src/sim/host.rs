@@ -218,7 +218,11 @@ impl Host {
             Some(Arc::new(StoreJournal::new(store.clone()))),
         ));
         mempool.restore()?;
-        let policy = SequencerConfig { origin_depth: 0, pool: PoolLimits::default() };
+        let policy = SequencerConfig {
+            origin_depth: 0,
+            interval: std::time::Duration::ZERO,
+            pool: PoolLimits::default(),
+        };
         live.sequencing = Some(Sequencing {
             link: Mutex::new(MempoolLink::new(&engine, mempool.clone())),
             sequencer: Sequencer::new(

@@ -114,7 +114,7 @@ impl Samples {
         for (process, samples) in self.processes.iter().zip(taken.iter_mut()) {
             samples.push(Sample::of(*process, answered)?);
         }
-        if (count + 1) % (SAMPLES / 20) == 0 {
+        if (count + 1).is_multiple_of(SAMPLES / 20) {
             let mib = |samples: &Vec<Sample>| {
                 samples
                     .last()

@@ -10,12 +10,17 @@ use crate::{
     state::DbError, trie::Nibbles,
 };
 use alloc::{string::String, vec::Vec};
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256, keccak256, map::B256Map};
 use kedge_genesis::{L2Number, tags::OUTPUT_ROOT_VERSION};
 
 pub use cache::{Cache, CacheError};
 pub use header::BlockAttributes;
 pub use run::{execute_block, intrinsic_gas};
+
+/// Senders that are known before execution, by transaction hash: those that the signatures recover to.
+/// Execution recovers the others. Recovering takes longer than a transfer's execution, so whoever has done it
+/// before, or on other cores, hands over what it knows.
+pub type Senders = B256Map<Address>;
 
 /// A payload after execution.
 #[derive(Clone, Debug)]
@@ -130,9 +135,24 @@ pub fn execute<DB: StateDb>(
     payload: &Payload,
     db: &mut DB,
 ) -> Result<ExecutedBlock, ExecuteError<DbError<DB>>> {
+    execute_with_senders(config, parent, parent_hash, payload, &Senders::default(), db)
+}
+
+/// As [`execute`], with the senders that are known.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_with_senders<DB: StateDb>(
+    config: &EvmConfig,
+    parent: &Header,
+    parent_hash: B256,
+    payload: &Payload,
+    known: &Senders,
+    db: &mut DB,
+) -> Result<ExecutedBlock, ExecuteError<DbError<DB>>> {
     if parent.number.checked_add(1) != Some(payload.number.0) {
         return Err(ExecuteError::WrongParent { payload: payload.number, parent: parent.number });
     }
     let attributes = config.attributes(parent, payload).ok_or(ExecuteError::ParentExtraData)?;
-    execute_block(config, &attributes, parent, parent_hash, &payload.transactions, db)
+    execute_block(config, &attributes, parent, parent_hash, &payload.transactions, known, db)
 }

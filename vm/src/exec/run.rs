@@ -1,7 +1,7 @@
 //! The block loop: system calls, transactions, meter, roots.
 
 use super::{
-    ExecuteError, ExecutedBlock, SkipReason,
+    ExecuteError, ExecutedBlock, Senders, SkipReason,
     cache::{Cache, CacheError},
     header::{BlockAttributes, Outcome, seal},
     output_root,
@@ -92,6 +92,7 @@ pub fn execute_block<DB: StateDb>(
     parent: &Header,
     parent_hash: B256,
     listed: &[PayloadTx],
+    known: &Senders,
     db: &mut DB,
 ) -> Result<ExecutedBlock, ExecuteError<DbError<DB>>> {
     let env = config.env_of(BlockFields {
@@ -105,6 +106,7 @@ pub fn execute_block<DB: StateDb>(
     let cache = Cache::new(db, config.history_from_state);
     let mut block = Block {
         config,
+        known,
         gas_limit: attributes.gas_limit,
         evm: config.evm(env, cache),
         gas_used: 0,
@@ -198,6 +200,7 @@ impl<'a> Listed<'a> {
 /// A block while it executes.
 struct Block<'a, 'db, DB: StateDb> {
     config: &'a EvmConfig,
+    known: &'a Senders,
     gas_limit: u64,
     evm: Evm<CacheOf<'db, DB>>,
     gas_used: u64,
@@ -231,6 +234,12 @@ impl<DB: StateDb> Block<'_, '_, DB> {
         self.include(tx, deposit.from, executed)
     }
 
+    fn sender(&self, tx: &OpTxEnvelope) -> Option<Address> {
+        // Nobody who knows no sender has the hash computed.
+        let known = if self.known.is_empty() { None } else { self.known.get(&tx.tx_hash()) };
+        known.copied().or_else(|| tx.recover_signer().ok())
+    }
+
     fn user(
         &mut self,
         bytes: &Bytes,
@@ -249,7 +258,7 @@ impl<DB: StateDb> Block<'_, '_, DB> {
         if declared > available {
             return Ok(Err(SkipReason::GasLimit { declared, available }));
         }
-        let Ok(sender) = tx.recover_signer() else { return Ok(Err(SkipReason::Signature)) };
+        let Some(sender) = self.sender(&tx) else { return Ok(Err(SkipReason::Signature)) };
 
         self.evm.db_mut().witness_limit = self.config.meter.map(|meter| meter.block_witness_limit);
         let outcome = self.transact(bytes, &tx, sender);

@@ -7,7 +7,7 @@ use alloy_rlp::Decodable;
 use kedge_vectors::Vectors;
 use kedge_vm::{
     EvmConfig, Header, PayloadTx, TrieDb, TxDeposit, Witness,
-    exec::{BlockAttributes, execute_block},
+    exec::{BlockAttributes, Senders, execute_block},
     next_base_fee,
 };
 use op_revm::OpSpecId;
@@ -127,8 +127,16 @@ fn block_has_its_hash(folder: &Path) -> Result<(), String> {
 
     let witness = Witness { nodes: preimages.clone(), codes: preimages, headers };
     let mut db = TrieDb::new(&witness, parent.clone());
-    let block =
-        execute_block(&config, &attributes, &parent, parent_hash, &transactions, &mut db).unwrap();
+    let block = execute_block(
+        &config,
+        &attributes,
+        &parent,
+        parent_hash,
+        &transactions,
+        &Senders::default(),
+        &mut db,
+    )
+    .unwrap();
     let expected: B256 = field(&fixture, "expected_block_hash");
     if block.hash == expected {
         Ok(())

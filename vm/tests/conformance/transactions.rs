@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use kedge_vectors::Vectors;
 use kedge_vm::{
     AccountInfo, EvmConfig, ExecutedBlock, OpTxEnvelope, PayloadTx, SkipReason, StateDiff,
-    exec::{BlockAttributes, execute_block},
+    exec::{BlockAttributes, Senders, execute_block},
     intrinsic_gas,
 };
 use op_revm::OpSpecId;
@@ -118,7 +118,16 @@ fn block(config: &EvmConfig, bytes: &Bytes) -> ExecutedBlock {
         extra_data: Bytes::new(),
     };
     let listed = [PayloadTx::User(bytes.clone())];
-    execute_block(config, &attributes, &parent, parent.hash_slow(), &listed, &mut db).unwrap()
+    execute_block(
+        config,
+        &attributes,
+        &parent,
+        parent.hash_slow(),
+        &listed,
+        &Senders::default(),
+        &mut db,
+    )
+    .unwrap()
 }
 
 /// Whether `reason` is what the vectors call `exception`.

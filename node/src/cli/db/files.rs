@@ -2,7 +2,7 @@
 
 use super::{Datadir, bar, size};
 use crate::{
-    block_file::{Imported, import_block, read_block, write_blocks},
+    block_file::{Imported, import_blocks, write_blocks},
     engine::EngineOptions,
     snapshot::{self, Manifest},
 };
@@ -146,19 +146,15 @@ fn read(args: &ImportArgs) -> anyhow::Result<()> {
     let file = File::open(path).with_context(cannot)?;
     let engine = args.dir.engine(EngineOptions::default())?;
     let bar = bar(file.metadata().with_context(cannot)?.len(), "bytes");
-    let mut file = BufReader::new(file);
     let (mut known, mut added) = (0_u64, 0_u64);
-    let mut all = || -> anyhow::Result<()> {
-        while let Some((block, bytes)) = read_block(&mut file).with_context(cannot)? {
-            match import_block(&engine, &block)? {
-                Imported::Known => known += 1,
-                Imported::Added => added += 1,
-            }
-            bar.inc(bytes as u64);
+    let done = import_blocks(&engine, BufReader::new(file), |imported, bytes| {
+        match imported {
+            Imported::Known => known += 1,
+            Imported::Added => added += 1,
         }
-        Ok(())
-    };
-    let done = all();
+        bar.inc(bytes as u64);
+    })
+    .with_context(|| format!("importing {}", path.display()));
     bar.finish_and_clear();
     let latest = engine.heads().latest;
     if done.is_ok() && args.dir.json {

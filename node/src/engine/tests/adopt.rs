@@ -41,7 +41,7 @@ impl Pair {
             && position.cursor.origin.height < position.l1_tip.height;
         let listed = user.len();
         let (payload, cursor) = engine.plan(step, None, user).unwrap().unwrap();
-        let block = engine.preview(&payload).unwrap();
+        let block = engine.preview(&payload, &kedge_vm::Senders::default()).unwrap();
         let (id, key) = (self.sequencer.params.chain_id, sequencer_key());
         let parent = block.header.parent_hash;
         let signature = SignedBlock::sign(id, &key, &payload, listed, block.hash, parent);
