@@ -100,7 +100,9 @@ pub fn read_block(file: &mut impl BufRead) -> anyhow::Result<Option<(FileBlock, 
 /// written, on other threads; what was added is on disk when this returns.
 ///
 /// # Errors
-/// As [`read_block`] and [`import_block`], whose blocks before that are there.
+/// As [`read_block`]. When a block is another than the one that the node has, cannot follow the latest block, or
+/// comes to another hash than the file says; and when this machine failed. The message says what to do. The blocks
+/// before it are there.
 pub fn import_blocks(
     engine: &Engine,
     mut file: impl BufRead + Send,
@@ -134,10 +136,6 @@ pub fn import_blocks(
 }
 
 /// Compares a block with the chain, or adds it. `senders` are those of its transactions that are known.
-///
-/// # Errors
-/// When it is another block than the one that the node has, cannot follow the latest block, or comes to
-/// another hash than the file says; and when this machine failed. The message says what to do.
 fn import_block(
     chain: &mut Appender<'_, '_>,
     block: &FileBlock,

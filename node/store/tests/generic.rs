@@ -3,10 +3,13 @@
 use alloy_primitives::B256;
 use kedge_genesis::Network;
 use kedge_store::{
-    Change, Domain, Durability, Identity, Rows, SCHEMA, Store, StoreError, StoreOptions, Table,
+    Change, Domain, Durability, FinishedChange, Identity, Rows, SCHEMA, Store, StoreError,
+    StoreOptions, Table,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 use tempfile::tempdir;
 
 const IDENTITY: Identity =
@@ -22,6 +25,44 @@ fn dump(store: &Store, domain: Domain) -> Dump {
         .flat_map(|table| reader.all(*table).map(|row| (*table, row.unwrap())))
         .map(|(table, (key, value))| ((table, key.to_vec()), value.to_vec()))
         .collect()
+}
+
+#[test]
+fn a_change_on_top_of_one_that_is_being_written_counts_on() {
+    type Writing<'scope, 's> =
+        (Arc<FinishedChange<'s>>, ScopedJoinHandle<'scope, Result<(), StoreError>>);
+    const ROUNDS: u64 = 300;
+    let dir = tempdir().unwrap();
+    let store = Store::open(dir.path(), &IDENTITY).unwrap();
+    let count = |rows: &dyn Rows, key: u8| {
+        let row = rows.get(Table::Headers, &[key]).unwrap();
+        row.map_or(0, |row| u64::from_be_bytes((*row).try_into().unwrap()))
+    };
+    // Each round adds one to every third row, from what it reads while the round before is written.
+    thread::scope(|scope| {
+        let mut before: Option<Writing<'_, '_>> = None;
+        for round in 0..ROUNDS {
+            let mut change = match &before {
+                Some((finished, _)) => Change::after(finished.clone()),
+                None => store.change(),
+            };
+            change.begin(Domain::L2, round).unwrap();
+            for key in (0..60_u8).filter(|key| u64::from(*key) % 3 == round % 3) {
+                let next = count(&change, key) + 1;
+                change.put(Table::Headers, &[key], next.to_be_bytes().to_vec()).unwrap();
+            }
+            change.end(Domain::L2).unwrap();
+            let finished = Arc::new(change.finish().unwrap());
+            if let Some((_, writing)) = before.take() {
+                writing.join().unwrap().unwrap();
+            }
+            let write = finished.clone();
+            before = Some((finished, scope.spawn(move || write.commit(Durability::Buffered))));
+        }
+    });
+    for key in 0..60 {
+        assert_eq!(count(&store, key), ROUNDS / 3, "row {key}");
+    }
 }
 
 #[test]
