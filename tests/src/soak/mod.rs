@@ -1,7 +1,7 @@
 //! A soak: nodes that answer many requests of every kind, no answer wrong, and memory that stays as it is.
 //!
 //! `kedge dev` and a node that follows it are asked by several clients at a time. Each client draws its steps
-//! from [`MIX`] by a seeded generator; what one step learns the next one asks for. What is checked is what must
+//! from `MIX` by a seeded generator; what one step learns the next one asks for. What is checked is what must
 //! hold whoever asks: methods that say the same agree, errors have the code of their contract, what follows
 //! from final blocks alone is the same every time and at every node.
 //!
