@@ -36,7 +36,7 @@ fn a_change_on_top_of_one_that_is_being_written_counts_on() {
     let store = Store::open(dir.path(), &IDENTITY).unwrap();
     let count = |rows: &dyn Rows, key: u8| {
         let row = rows.get(Table::Headers, &[key]).unwrap();
-        row.map_or(0, |row| u64::from_be_bytes((*row).try_into().unwrap()))
+        row.map_or(0, |row| u64::from_be_bytes(row[..].try_into().unwrap()))
     };
     // Each round adds one to every third row, from what it reads while the round before is written.
     thread::scope(|scope| {
