@@ -3,7 +3,7 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `REQUESTS` | how many requests, 200,000 when it is not given |
-//! | `TRANSACTIONS` | how many transactions fill the chain before, 3,000 when it is not given |
+//! | `TRANSACTIONS` | how many transactions fill the chain before, 4,000 when it is not given |
 //! | `SEED` | of the clients' choices, 0 when it is not given |
 
 use anyhow::{Context, Result};
@@ -24,7 +24,7 @@ fn number(name: &str, otherwise: u64) -> Result<u64> {
 async fn main() -> Result<ExitCode> {
     let options = Options {
         requests: number("REQUESTS", 200_000)?,
-        transactions: number("TRANSACTIONS", 3_000)?,
+        transactions: number("TRANSACTIONS", 4_000)?,
         seed: number("SEED", 0)?,
     };
     let dir = tempfile::tempdir()?;

@@ -21,7 +21,7 @@ const RECIPIENTS: u64 = 5_000;
 /// `LOG1` of as many zeros as the call data say, topic 7.
 const LOGGER: &[u8] = &hex!("60075f355fa100");
 /// How many those are.
-const LOGGED: [u64; 3] = [100, 4_000, 40_000];
+const LOGGED: [u64; 3] = [100, 8_000, 100_000];
 
 /// The topic of an ERC-20 transfer.
 pub(super) const TRANSFER: &str =
@@ -152,7 +152,7 @@ pub(super) fn recipient(rng: &mut StdRng) -> Address {
 
 /// The slot of an address's token balance.
 pub(super) fn token_slot(of: &str) -> Result<String> {
-    Ok(format!("{:#x}", token::balance_slot(address(of)?)))
+    Ok(format!("{:#066x}", token::balance_slot(address(of)?)))
 }
 
 /// A call of the token's `balanceOf`.

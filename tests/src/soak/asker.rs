@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Blocks that count as new.
 const NEW: u64 = 16;
+/// The code of what is not possible at the moment.
+const UNAVAILABLE: i64 = -32_002;
 
 /// A client with accounts of its own. Each of its steps is one or several requests at one node.
 #[derive(Debug)]
@@ -85,13 +87,18 @@ impl Asker {
         let sender = self.senders.get_mut(place).context("a sender")?;
         let tx = sender.next(deed, &world, &mut self.rng)?;
         let from = sender.address();
-        let receipt = if self.rng.random_ratio(1, 2) {
-            self.ask("eth_sendRawTransactionSync", json!([tx.encoded, 60_000])).await?
+        let (method, params) = if self.rng.random() {
+            ("eth_sendRawTransactionSync", json!([tx.encoded, 60_000]))
         } else {
-            let hash = self.ask("eth_sendRawTransaction", json!([tx.encoded])).await?;
-            ensure!(hash == tx.hash.as_str(), "the hash of another transaction: {hash}");
-            self.receipt(&tx.hash).await?
+            ("eth_sendRawTransaction", json!([tx.encoded]))
         };
+        let mut answer = self.submit(method, params).await?;
+        ensure!(answer["error"].is_null(), "{method} of {deed:?}: {}", answer["error"]);
+        let mut receipt = answer["result"].take();
+        if method == "eth_sendRawTransaction" {
+            ensure!(receipt == tx.hash.as_str(), "{receipt} is not the hash {}", tx.hash);
+            receipt = self.receipt(&tx.hash).await?;
+        }
         check_receipt(&world, &tx, &receipt)?;
         self.included(&from, &tx, &receipt).await?;
         let (block, hash) = (number(&receipt["blockNumber"])?, text(&receipt["blockHash"])?);
@@ -106,6 +113,18 @@ impl Asker {
             known.common = known.common.max(block);
         }
         Ok(included)
+    }
+
+    /// The answer to a transaction that the node takes. While it is behind with posting it takes none, and Bitcoin
+    /// blocks come for it.
+    pub(super) async fn submit(&self, method: &str, params: Value) -> Result<Value> {
+        loop {
+            let answer = self.world.post(self.node, method, &params).await?;
+            if answer["error"]["code"] != UNAVAILABLE {
+                return Ok(answer);
+            }
+            self.world.mine().await?;
+        }
     }
 
     /// Waits for a receipt.

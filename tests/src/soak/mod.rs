@@ -157,6 +157,7 @@ mix! {
     8 go_silent,
     100 wrong_parameters,
     40 wrong_body,
+    5 oversize,
     40 failing_call,
     40 refused_transaction,
     40 batch,

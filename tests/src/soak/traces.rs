@@ -158,9 +158,10 @@ impl Asker {
     /// A transaction that waits for nobody, as it would be executed.
     pub(super) async fn trace_raw(&mut self) -> Result<()> {
         let world = self.world.clone();
-        let (place, deed) = (0, super::accounts::Deed::Transfer);
-        let sender = self.senders.get_mut(place).context("a sender")?;
-        let tx = sender.next(deed, &world, &mut self.rng)?;
+        // A follower may not have the sender's last transaction yet.
+        self.node = 0;
+        let sender = self.senders.first_mut().context("a sender")?;
+        let tx = sender.next(super::accounts::Deed::Transfer, &world, &mut self.rng)?;
         sender.nonce = tx.nonce;
         let trace = self.ask("trace_rawTransaction", json!([tx.encoded, ["trace"]])).await?;
         let action = &trace["trace"][0]["action"];

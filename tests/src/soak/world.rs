@@ -141,7 +141,7 @@ impl World {
         let mut answer = self.post(node, method, &params).await?;
         match answer.get_mut("result") {
             Some(result) => Ok(result.take()),
-            None => bail!("{method} {}: {}", short(&params), answer["error"]),
+            None => bail!("{method}: {} to {}", answer["error"], short(&params)),
         }
     }
 

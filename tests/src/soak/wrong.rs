@@ -9,6 +9,11 @@ use alloy_primitives::{Address, U256};
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, seq::SliceRandom};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 /// The largest request of a node, bytes.
 const LARGEST: usize = 5 << 20;
@@ -71,13 +76,29 @@ impl Asker {
         Ok(())
     }
 
+    /// A request that is too large: the node says so once it knows its length.
+    pub(super) async fn oversize(&mut self) -> Result<()> {
+        let at = self.world.nodes[self.node].url().trim_start_matches("http://").to_owned();
+        let mut stream = TcpStream::connect(&at).await?;
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: {at}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n[",
+            LARGEST + 1
+        );
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        timeout(crate::DEADLINE, stream.read_to_end(&mut answer)).await.context("no end")??;
+        self.world.count("(too large)");
+        let answer = String::from_utf8_lossy(&answer);
+        ensure!(answer.contains("-32007"), "too large a request is answered {answer}");
+        Ok(())
+    }
+
     /// Bodies that are no request.
     pub(super) async fn wrong_body(&mut self) -> Result<()> {
-        let huge = || format!("\"{}\"", "0".repeat(LARGEST));
         let request = |method: &str| json!({ "jsonrpc": "2.0", "id": 1, "method": method });
         let (body, code) = match self.rng.random_range(0..60) {
-            0 => (huge(), -32_007),
-            1..15 => ("{".to_owned(), -32_700),
+            0..15 => ("{".to_owned(), -32_700),
             15..25 => ("[]".to_owned(), -32_600),
             25..35 => ("{}".to_owned(), -32_600),
             35..45 => (r#"{"jsonrpc":"2.0","id":1}"#.to_owned(), -32_600),
@@ -140,7 +161,9 @@ impl Asker {
             }
         };
         let method = self.one_of(&["eth_sendRawTransaction", "eth_sendRawTransactionSync"]);
-        self.refused(method, json!([bytes.0]), bytes.1).await?;
+        let answer = self.submit(method, json!([bytes.0])).await?;
+        let code = &answer["error"]["code"];
+        ensure!(*code == bytes.1, "{method}: {} not {} to {}", short(&answer), bytes.1, bytes.0);
         Ok(())
     }
 
