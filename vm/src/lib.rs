@@ -44,14 +44,14 @@ pub mod witness;
 
 pub use config::{EvmConfig, MeterLimits};
 pub use exec::{
-    ExecuteError, ExecutedBlock, Senders, SkipReason, execute, execute_with_senders,
+    ExecuteError, ExecutedBlock, Known, Senders, SkipReason, execute, execute_with,
     header::next_base_fee, intrinsic_gas, output_root,
 };
 pub use genesis::{GenesisBlock, genesis_block};
 pub use memory::MemoryDb;
 pub use payload::{Payload, PayloadTx};
 pub use state::{AccountInfo, DbError, StateDb, StateDiff, TrieDiff, TrieNodes};
-pub use trie::Nibbles;
+pub use trie::{Nibbles, StateTries, Threads};
 pub use witness::{
     Recorder, StateSource, TrieDb, TrieDbError, Witness, WitnessError, execute_on_witness,
     record_witness,

@@ -13,6 +13,10 @@ pub trait TrieNodes {
     /// trie does so.
     const CHECKED: bool = false;
 
+    /// Whether getting a node takes longer than hashing one: leaves whose values are known are not asked for
+    /// then.
+    const SLOW: bool = false;
+
     /// The RLP of the node at `path` of the account trie (`owner` none) or of the storage trie of the
     /// account whose hashed address is `owner`. keccak-256 of the bytes is `hash`; a source keyed by
     /// path may ignore `hash` and one keyed by hash may ignore the rest, since the trie checks what it
@@ -31,6 +35,7 @@ pub trait TrieNodes {
 impl<T: TrieNodes> TrieNodes for &mut T {
     type Error = T::Error;
     const CHECKED: bool = T::CHECKED;
+    const SLOW: bool = T::SLOW;
 
     fn trie_node(
         &mut self,

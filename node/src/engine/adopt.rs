@@ -1,13 +1,13 @@
 //! Unsafe blocks that the sequencer signed and another node sent.
 
 use super::execute::{run, unwind};
-use super::{Engine, EngineError, EngineEvent};
+use super::{Engine, EngineError, EngineEvent, Live};
 use crate::stream::VerifiedBlock;
 use alloy_primitives::B256;
-use kedge_bridge::derive::{BlockFault, EpochInfo, next_payload};
+use kedge_bridge::derive::{BlockFault, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
 use kedge_store::{Change, L1Rows, L2Rows, StoreError, Table};
-use kedge_vm::{ExecutedBlock, Senders};
+use kedge_vm::{ExecutedBlock, Known, Senders};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 
@@ -147,7 +147,7 @@ impl Engine {
             if full && added.len() > removed.len() {
                 break;
             }
-            match self.extend(&mut change, &live.derive.epochs, block)? {
+            match self.extend(&mut change, &mut live, block)? {
                 Ok(block) => {
                     gas = gas.saturating_add(block.header.gas_used);
                     added.push(Arc::new(block));
@@ -182,7 +182,7 @@ impl Engine {
     fn extend(
         &self,
         change: &mut Change<'_>,
-        epochs: &[EpochInfo],
+        live: &mut Live,
         verified: &VerifiedBlock,
     ) -> Result<Result<ExecutedBlock, NotAdopted>, EngineError> {
         let (block, number) = (verified.block(), verified.number());
@@ -196,7 +196,7 @@ impl Engine {
         let planned = next_payload(
             self.params,
             &info.cursor,
-            epochs,
+            &live.derive.epochs,
             &*self.store,
             block.epoch_start,
             Some(block.timestamp),
@@ -218,8 +218,8 @@ impl Engine {
                 invalid(InvalidBlock::Origin(number))
             };
         }
-        let executed =
-            run(change, &self.evm, &payload, &Senders::default(), self.options.verify_witness)?;
+        let known = Known { senders: &Senders::default(), tries: &mut live.tries };
+        let executed = run(change, &self.evm, &payload, known, self.options.verify_witness)?;
         if executed.hash != block.hash {
             let (expected, found) = (block.hash, executed.hash);
             return invalid(InvalidBlock::Execution { number, expected, found });

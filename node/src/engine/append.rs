@@ -7,7 +7,7 @@ use alloy_primitives::{B256, Bytes};
 use kedge_bridge::derive::{L2Cursor, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
 use kedge_store::{Change, Durability, FinishedChange, L2Rows, StoreError, Table};
-use kedge_vm::{ExecutedBlock, Payload, Senders};
+use kedge_vm::{ExecutedBlock, Known, Payload, Senders};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -98,12 +98,13 @@ impl<'env> Appender<'_, 'env> {
 
     /// Executes a payload that was planned on the latest block.
     pub(crate) fn execute(
-        &self,
+        &mut self,
         payload: &Payload,
-        known: &Senders,
+        senders: &Senders,
     ) -> Result<ExecutedBlock, EngineError> {
-        let verify = self.engine.options.verify_witness;
-        run(&self.change(), &self.engine.evm, payload, known, verify)
+        let (change, verify) = (self.change(), self.engine.options.verify_witness);
+        let known = Known { senders, tries: &mut self.live.tries };
+        run(&change, &self.engine.evm, payload, known, verify)
     }
 
     /// Makes an executed block the latest. It is on disk once the next one is added.

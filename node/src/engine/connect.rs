@@ -45,6 +45,7 @@ impl Engine {
         let mut executor = StoreExecutor {
             change: &mut change,
             evm: &self.evm,
+            tries: &mut live.tries,
             verify: self.options.verify_witness,
             journal: self.options.journal_removed,
             appended: Vec::new(),

@@ -1,5 +1,6 @@
 //! Executing payloads on the store: what derivation asks for, and what the sequencer plans.
 
+use super::cores::Cores;
 use super::error::{EngineError, WitnessFailure};
 use super::event::RemovedBlock;
 use super::senders::recover_payload;
@@ -9,18 +10,21 @@ use kedge_fraud_proof::{Applied, Executor};
 use kedge_genesis::L2Number;
 use kedge_store::{Change, L2Rows, LatestState, Rows, StoreError, Table};
 use kedge_vm::{
-    EvmConfig, ExecutedBlock, Payload, PayloadTx, Senders, execute_on_witness,
-    execute_with_senders, record_witness,
+    EvmConfig, ExecutedBlock, Known, Payload, PayloadTx, Senders, StateTries, execute_on_witness,
+    execute_with, record_witness,
 };
 use std::sync::Arc;
 
+/// The tries of a state, hashed on all cores.
+pub(super) type Tries = StateTries<Cores>;
+
 /// Executes `payload` on top of the latest block of `rows`; with `verify`, on a witness too. Where no sender is
-/// `known`, all are recovered before.
+/// known, all are recovered before.
 pub(super) fn run(
     rows: &impl Rows,
     evm: &EvmConfig,
     payload: &Payload,
-    known: &Senders,
+    known: Known<'_, Cores>,
     verify: bool,
 ) -> Result<ExecutedBlock, EngineError> {
     let number = payload.number;
@@ -28,9 +32,9 @@ pub(super) fn run(
     let parent = number.prev().ok_or_else(missing)?;
     let header = rows.header(parent)?.ok_or_else(missing)?;
     let hash = rows.hash(parent)?.ok_or_else(missing)?;
-    let recovered = known.is_empty().then(|| recover_payload(payload));
-    let senders = recovered.as_ref().unwrap_or(known);
-    let block = execute_with_senders(evm, &header, hash, payload, senders, &mut LatestState(rows))
+    let recovered = known.senders.is_empty().then(|| recover_payload(payload));
+    let known = Known { senders: recovered.as_ref().unwrap_or(known.senders), ..known };
+    let block = execute_with(evm, &header, hash, payload, known, &mut LatestState(rows))
         .map_err(|error| EngineError::Execute { number, reason: Box::new(error) })?;
     if verify {
         let fail = |reason| EngineError::Witness { number, reason: Box::new(reason) };
@@ -85,6 +89,7 @@ pub(super) fn unwind(change: &mut Change<'_>, journal: bool) -> Result<RemovedBl
 pub(super) struct StoreExecutor<'c, 's> {
     pub(super) change: &'c mut Change<'s>,
     pub(super) evm: &'c EvmConfig,
+    pub(super) tries: &'c mut Tries,
     pub(super) verify: bool,
     pub(super) journal: bool,
     pub(super) appended: Vec<Arc<ExecutedBlock>>,
@@ -126,7 +131,8 @@ impl Executor for StoreExecutor<'_, '_> {
         if expected != payload.number {
             return Err(EngineError::WrongBlock { expected: payload.number, found: expected });
         }
-        let block = run(&*self.change, self.evm, payload, &Senders::default(), self.verify)?;
+        let known = Known { senders: &Senders::default(), tries: &mut *self.tries };
+        let block = run(&*self.change, self.evm, payload, known, self.verify)?;
         self.change.append_block(payload, &block, cursor)?;
         let applied = Applied {
             number: payload.number,

@@ -18,12 +18,14 @@
 //! | `prove` | how an assertion is proven wrong |
 //! | `rollback` | how an operator takes blocks back |
 //! | `senders` | who sent a block's transactions |
+//! | `cores` | how work is divided among cores |
 
 mod adopt;
 mod append;
 mod bonds;
 mod bridge;
 mod connect;
+mod cores;
 mod error;
 mod event;
 mod execute;
@@ -47,6 +49,7 @@ pub(crate) use senders::recover_senders;
 pub use sequence::Position;
 
 use alloy_primitives::B256;
+use execute::Tries;
 use kedge_bridge::derive::DeriveState;
 use kedge_bridge::payout::Withdrawal;
 use kedge_bridge::vault::{VaultHead, vault_script};
@@ -92,13 +95,15 @@ pub struct Engine {
     events: broadcast::Sender<EngineEvent>,
 }
 
-/// What the writer keeps at hand. Always as the store has it.
+/// What the writer keeps at hand, besides the tries always as the store has it.
 #[derive(Debug)]
 struct Live {
     /// Derivation's state after the processed tip.
     derive: DeriveState,
     /// The payload planned last and the hash of the block that it was planned on.
     planned: Option<(B256, B256)>,
+    /// Tries of the state after the last block that was executed.
+    tries: Tries,
 }
 
 /// What the vault can pay now: the settled and unpaid withdrawals, and with what.
@@ -181,7 +186,7 @@ impl Engine {
             evm: EvmConfig::from_params(params),
             options,
             store,
-            live: Mutex::new(Live { derive, planned: None }),
+            live: Mutex::new(Live { derive, planned: None, tries: Tries::default() }),
             heads: watch::Sender::new(heads),
             events: broadcast::Sender::new(EVENTS_KEPT),
         })

@@ -7,10 +7,10 @@ use alloy_consensus::transaction::SignerRecoverable;
 use alloy_eips::Decodable2718;
 use alloy_primitives::{Address, B256, Bytes};
 use kedge_vm::{OpTxEnvelope, Payload, PayloadTx, Senders};
-use std::thread;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
-/// Fewer transactions than this for each core are not worth a thread.
-const PER_THREAD: usize = 16;
+/// Fewer transactions than this are not worth another thread.
+const AT_ONCE: usize = 16;
 
 /// The senders of the users' transactions among these. What is no transaction, or has no sender, is left out.
 pub(crate) fn recover_senders(transactions: &[OpTxEnvelope]) -> Senders {
@@ -36,25 +36,9 @@ fn sender(tx: &OpTxEnvelope) -> Option<(B256, Address)> {
 
 fn on_all_cores<T: Sync>(
     items: &[T],
-    each: impl Fn(&T) -> Option<(B256, Address)> + Sync,
+    each: impl Fn(&T) -> Option<(B256, Address)> + Sync + Send,
 ) -> Senders {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(items.len() / PER_THREAD).max(1);
-    let all = |part: &[T]| part.iter().filter_map(&each).collect::<Senders>();
-    let (own, others) = items.split_at(items.len().div_ceil(threads));
-    if others.is_empty() {
-        return all(own);
-    }
-    thread::scope(|scope| {
-        let parts = others.chunks(own.len());
-        let threads: Vec<_> = parts.map(|part| scope.spawn(move || all(part))).collect();
-        let mut known = all(own);
-        for thread in threads {
-            // A thread that failed leaves its part to execution.
-            known.extend(thread.join().unwrap_or_default());
-        }
-        known
-    })
+    items.par_iter().with_min_len(AT_ONCE).filter_map(each).collect()
 }
 
 #[cfg(test)]
@@ -75,7 +59,7 @@ mod tests {
 
     #[test]
     fn all_senders_are_found_whatever_stands_between_them() {
-        for count in [0, 1, PER_THREAD as u64, 1_001] {
+        for count in [0, 1, AT_ONCE as u64, 1_001] {
             let mut all: Vec<_> = (0..count).map(signed).collect();
             let expected: Senders =
                 all.iter().map(|tx| (tx.tx_hash(), account().address())).collect();

@@ -7,7 +7,7 @@ use alloy_primitives::Bytes;
 use kedge_bridge::derive::{EpochInfo, L2Cursor, next_payload};
 use kedge_genesis::{L1Ref, L2Number};
 use kedge_store::{L2Rows, SignatureRow, StoreError, Table};
-use kedge_vm::{ExecutedBlock, Payload, Senders, next_base_fee};
+use kedge_vm::{ExecutedBlock, Known, Payload, Senders, next_base_fee};
 use std::sync::Arc;
 
 /// Where the next block goes.
@@ -85,8 +85,9 @@ impl Engine {
         payload: &Payload,
         known: &Senders,
     ) -> Result<ExecutedBlock, EngineError> {
-        let live = self.live.lock();
+        let mut live = self.live.lock();
         self.check_planned(&live, payload)?;
+        let known = Known { senders: known, tries: &mut live.tries };
         run(&*self.store, &self.evm, payload, known, self.options.verify_witness)
     }
 
@@ -121,8 +122,8 @@ impl Engine {
     ) -> Result<Arc<ExecutedBlock>, EngineError> {
         let mut live = self.live.lock();
         self.check_planned(&live, payload)?;
-        let known = Senders::default();
-        let block = run(&*self.store, &self.evm, payload, &known, self.options.verify_witness)?;
+        let known = Known { senders: &Senders::default(), tries: &mut live.tries };
+        let block = run(&*self.store, &self.evm, payload, known, self.options.verify_witness)?;
         self.add(&mut live, payload, cursor, block, None)
     }
 

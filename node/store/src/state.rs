@@ -43,6 +43,7 @@ impl<R: Rows + ?Sized> Database for LatestState<'_, R> {
 
 impl<R: Rows + ?Sized> TrieNodes for LatestState<'_, R> {
     type Error = StoreError;
+    const SLOW: bool = true;
 
     fn trie_node(&mut self, owner: Option<B256>, path: &Nibbles, _: B256) -> Result<Bytes> {
         self.0.trie_node(owner, path)?.ok_or_else(|| {

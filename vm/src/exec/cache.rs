@@ -38,6 +38,15 @@ struct Tracked<T> {
     now: T,
 }
 
+/// The values of those keys whose values changed.
+fn changed<'t, K: Copy + Ord, T: Copy + Eq>(
+    tracked: &'t BTreeMap<K, Tracked<T>>,
+    value: impl Fn(&Tracked<T>) -> T + 't,
+) -> impl Iterator<Item = (K, T)> + 't {
+    let changed = tracked.iter().filter(|(_, it)| it.before != it.now);
+    changed.map(move |(key, it)| (*key, value(it)))
+}
+
 /// The state before the block with the block's changes on top: what execution reads and commits to.
 pub struct Cache<'a, DB: Database> {
     db: &'a mut DB,
@@ -86,19 +95,18 @@ impl<'a, DB: Database> Cache<'a, DB> {
     /// What the block changed so far.
     pub fn diff(&self) -> StateDiff {
         StateDiff {
-            accounts: self
-                .accounts
-                .iter()
-                .filter(|(_, account)| account.before != account.now)
-                .map(|(address, account)| (*address, account.now))
-                .collect(),
-            storage: self
-                .storage
-                .iter()
-                .filter(|(_, slot)| slot.before != slot.now)
-                .map(|(key, slot)| (*key, slot.now))
-                .collect(),
+            accounts: changed(&self.accounts, |it| it.now).collect(),
+            storage: changed(&self.storage, |it| it.now).collect(),
             codes: self.created.clone(),
+        }
+    }
+
+    /// What was before where [`Cache::diff`] says what is now, without codes.
+    pub(crate) fn overwritten(&self) -> StateDiff {
+        StateDiff {
+            accounts: changed(&self.accounts, |it| it.before).collect(),
+            storage: changed(&self.storage, |it| it.before).collect(),
+            codes: BTreeMap::new(),
         }
     }
 

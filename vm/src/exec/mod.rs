@@ -7,7 +7,8 @@ mod run;
 
 use crate::{
     EvmConfig, Header, OpReceiptEnvelope, OpTxEnvelope, Payload, StateDb, StateDiff, TrieDiff,
-    state::DbError, trie::Nibbles,
+    state::DbError,
+    trie::{Nibbles, OneThread, StateTries, Threads},
 };
 use alloc::{string::String, vec::Vec};
 use alloy_primitives::{Address, B256, keccak256, map::B256Map};
@@ -21,6 +22,15 @@ pub use run::{execute_block, intrinsic_gas};
 /// Execution recovers the others. Recovering takes longer than a transfer's execution, so whoever has done it
 /// before, or on other cores, hands over what it knows.
 pub type Senders = B256Map<Address>;
+
+/// What a caller has at hand, so that execution need not find it out.
+#[derive(Debug)]
+pub struct Known<'k, T = OneThread> {
+    /// Senders.
+    pub senders: &'k Senders,
+    /// The tries of the state before the block, or of any other; afterwards those of the state after it.
+    pub tries: &'k mut StateTries<T>,
+}
 
 /// A payload after execution.
 #[derive(Clone, Debug)]
@@ -135,19 +145,21 @@ pub fn execute<DB: StateDb>(
     payload: &Payload,
     db: &mut DB,
 ) -> Result<ExecutedBlock, ExecuteError<DbError<DB>>> {
-    execute_with_senders(config, parent, parent_hash, payload, &Senders::default(), db)
+    let tries = &mut StateTries::<OneThread>::default();
+    let known = Known { senders: &Senders::default(), tries };
+    execute_with(config, parent, parent_hash, payload, known, db)
 }
 
-/// As [`execute`], with the senders that are known.
+/// As [`execute`], with what is known.
 ///
 /// # Errors
 /// As [`execute`].
-pub fn execute_with_senders<DB: StateDb>(
+pub fn execute_with<DB: StateDb, T: Threads>(
     config: &EvmConfig,
     parent: &Header,
     parent_hash: B256,
     payload: &Payload,
-    known: &Senders,
+    known: Known<'_, T>,
     db: &mut DB,
 ) -> Result<ExecutedBlock, ExecuteError<DbError<DB>>> {
     if parent.number.checked_add(1) != Some(payload.number.0) {

@@ -1,7 +1,7 @@
 //! The block loop: system calls, transactions, meter, roots.
 
 use super::{
-    ExecuteError, ExecutedBlock, Senders, SkipReason,
+    ExecuteError, ExecutedBlock, Known, Senders, SkipReason,
     cache::{Cache, CacheError},
     header::{BlockAttributes, Outcome, seal},
     output_root,
@@ -11,7 +11,7 @@ use crate::{
     EvmConfig, Header, OpReceiptEnvelope, OpTxEnvelope, PayloadTx, StateDb,
     env::{BlockFields, Evm},
     state::DbError,
-    trie,
+    trie::{self, Threads},
 };
 use alloc::{string::ToString, vec::Vec};
 use alloy_consensus::{
@@ -86,13 +86,13 @@ fn decode(bytes: &[u8]) -> Option<OpTxEnvelope> {
 ///
 /// # Errors
 /// Only when this machine failed.
-pub fn execute_block<DB: StateDb>(
+pub fn execute_block<DB: StateDb, T: Threads>(
     config: &EvmConfig,
     attributes: &BlockAttributes,
     parent: &Header,
     parent_hash: B256,
     listed: &[PayloadTx],
-    known: &Senders,
+    known: Known<'_, T>,
     db: &mut DB,
 ) -> Result<ExecutedBlock, ExecuteError<DbError<DB>>> {
     let env = config.env_of(BlockFields {
@@ -106,7 +106,7 @@ pub fn execute_block<DB: StateDb>(
     let cache = Cache::new(db, config.history_from_state);
     let mut block = Block {
         config,
-        known,
+        known: known.senders,
         gas_limit: attributes.gas_limit,
         evm: config.evm(env, cache),
         gas_used: 0,
@@ -145,10 +145,12 @@ pub fn execute_block<DB: StateDb>(
     let (cache, _) = evm.finish();
     let witness_bytes = cache.witness_bytes();
     let state = cache.diff();
+    let overwritten = DB::SLOW.then(|| cache.overwritten());
     let unchanged = cache.unchanged();
     let isthmus = config.spec.is_enabled_in(OpSpecId::ISTHMUS);
     let report: &[Address] = if isthmus { &[L2_TO_L1_MESSAGE_PASSER] } else { &[] };
-    let (state_root, trie, roots) = trie::apply(parent.state_root, &state, report, db)?;
+    let (state_root, trie, roots) =
+        known.tries.apply(parent.state_root, &state, overwritten.as_ref(), report, db)?;
     let withdrawals_root =
         roots.get(&L2_TO_L1_MESSAGE_PASSER).copied().unwrap_or(trie::EMPTY_ROOT_HASH);
     let outcome = Outcome { state_root, withdrawals_root, gas_used, footprint };

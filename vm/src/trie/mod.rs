@@ -7,11 +7,15 @@
 mod node;
 mod ops;
 mod state;
+mod threads;
+mod tries;
 
 pub use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
 pub use ops::{Trie, TrieError};
-pub use state::{AccountProof, StorageRoots, account_key, apply, prove_account, slot_key};
+pub use state::{AccountProof, account_key, prove_account, slot_key};
 pub(crate) use state::{read_account, read_slot};
+pub use threads::{OneThread, Threads};
+pub use tries::{StateTries, StorageRoots, apply};
 
 #[cfg(test)]
 mod tests;

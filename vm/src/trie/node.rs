@@ -14,18 +14,34 @@ const EMPTY: u8 = 0x80;
 /// The longest key, in nibbles: a hash.
 const KEY_NIBBLES: usize = 64;
 
-/// A node in memory.
+/// A place for a node.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Node {
+pub(super) enum Cell {
     /// No node.
     #[default]
     Empty,
-    /// A node that has not been loaded, by its hash.
+    /// A node that is not in memory, by its hash.
     Stored(B256),
+    /// A node in memory.
+    Loaded(Box<Loaded>),
+}
+
+/// A node with what its parent calls it.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    pub(super) node: Node,
+    /// How the parent refers to the node: its hash, or the node itself when it is shorter than 32
+    /// bytes. None for a node that changed since it was last encoded.
+    pub(super) reference: Option<RlpNode>,
+}
+
+/// A node in memory.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
     /// The rest of a key and its value.
     Leaf { key: Nibbles, value: Vec<u8> },
     /// A stretch that all keys below share; the child is a branch.
-    Extension { key: Nibbles, child: Box<Cell> },
+    Extension { key: Nibbles, child: Cell },
     /// Children by nibble (none of them empty) and the value of the key that ends here.
     Branch { children: Children, value: Option<Vec<u8>> },
 }
@@ -71,42 +87,61 @@ impl Children {
         self.0.is_empty()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u8, &mut Cell)> {
-        self.0.iter_mut().map(|(nibble, child)| (*nibble, child))
+    pub(super) fn as_mut_slice(&mut self) -> &mut [(u8, Cell)] {
+        &mut self.0
     }
-}
-
-/// A node with what its parent calls it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Cell {
-    pub(super) node: Node,
-    /// How the parent refers to the node: its hash, or the node itself when it is shorter than 32
-    /// bytes. None for a node that changed since it was last encoded.
-    pub(super) reference: Option<RlpNode>,
 }
 
 impl Cell {
     /// A node that was not there before.
     pub(super) fn fresh(node: Node) -> Self {
-        Self { node, reference: None }
+        Self::Loaded(Box::new(Loaded { node, reference: None }))
     }
 
-    /// A node known by its hash.
-    pub(super) fn stored(hash: B256) -> Self {
-        Self { node: Node::Stored(hash), reference: Some(RlpNode::word_rlp(&hash)) }
+    /// How many nodes of the subtree are in memory.
+    pub(super) fn loaded(&self) -> usize {
+        let Self::Loaded(loaded) = self else { return 0 };
+        let below = match &loaded.node {
+            Node::Leaf { .. } => 0,
+            Node::Extension { child, .. } => child.loaded(),
+            Node::Branch { children, .. } => {
+                children.0.iter().map(|(_, child)| child.loaded()).sum()
+            }
+        };
+        below.saturating_add(1)
     }
 
+    /// Leaves the nodes of the subtree out of memory that are more than `depth` nodes below this one. They must
+    /// have been encoded since they changed.
+    pub(super) fn shed(&mut self, depth: usize) {
+        let Self::Loaded(loaded) = self else { return };
+        let hash = loaded.reference.as_ref().and_then(RlpNode::as_hash);
+        match (depth.checked_sub(1), &mut loaded.node, hash) {
+            (None, _, Some(hash)) => *self = Self::Stored(hash),
+            (Some(depth), Node::Extension { child, .. }, _) => child.shed(depth),
+            (Some(depth), Node::Branch { children, .. }, _) => {
+                children.0.iter_mut().for_each(|(_, child)| child.shed(depth));
+            }
+            (_, _, _) => {}
+        }
+    }
+
+    /// Appends how the parent refers to it: as to none while it has changes that were not committed.
+    fn put_reference(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Empty => out.push(EMPTY),
+            Self::Stored(hash) => out.extend_from_slice(&RlpNode::word_rlp(hash)),
+            Self::Loaded(loaded) => {
+                out.extend_from_slice(loaded.reference.as_deref().unwrap_or(&[EMPTY]));
+            }
+        }
+    }
+}
+
+impl Loaded {
     /// Whether the node is stored under a path of its own, as opposed to inside its parent.
     pub(super) fn is_stored(&self) -> bool {
         self.reference.as_ref().is_some_and(RlpNode::is_hash)
-    }
-
-    /// How the parent refers to it: none while it has changes that were not committed.
-    fn reference(&self) -> &[u8] {
-        match (&self.node, &self.reference) {
-            (Node::Empty, _) | (_, None) => &[EMPTY],
-            (_, Some(reference)) => reference,
-        }
     }
 }
 
@@ -134,7 +169,7 @@ impl Node {
                     return Some(Self::Leaf { key, value: string(value)?.to_vec() });
                 }
                 let child = decode_reference(value, below)??;
-                (!key.is_empty()).then(|| Self::Extension { key, child: Box::new(child) })
+                (!key.is_empty()).then_some(Self::Extension { key, child })
             }
             [children @ .., value] if children.len() == 16 => {
                 let below = above.checked_add(1).filter(|length| *length <= KEY_NIBBLES)?;
@@ -159,19 +194,21 @@ impl Node {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut payload = Vec::with_capacity(532);
         match self {
-            Self::Empty | Self::Stored(_) => return alloc::vec![EMPTY],
             Self::Leaf { key, value } => {
                 encode_path_leaf(key, true).as_slice().encode(&mut payload);
                 value.as_slice().encode(&mut payload);
             }
             Self::Extension { key, child } => {
                 encode_path_leaf(key, false).as_slice().encode(&mut payload);
-                payload.extend_from_slice(child.reference());
+                child.put_reference(&mut payload);
             }
             Self::Branch { children, value } => {
+                let mut rest = children.0.iter().peekable();
                 for nibble in 0..16 {
-                    payload
-                        .extend_from_slice(children.get(nibble).map_or(&[EMPTY], Cell::reference));
+                    match rest.next_if(|(of, _)| *of == nibble) {
+                        Some((_, child)) => child.put_reference(&mut payload),
+                        None => payload.push(EMPTY),
+                    }
                 }
                 value.as_deref().unwrap_or_default().encode(&mut payload);
             }
@@ -194,11 +231,11 @@ fn string(mut item: &[u8]) -> Option<&[u8]> {
 fn decode_reference(item: &[u8], above: usize) -> Option<Option<Cell>> {
     match item {
         [EMPTY] => Some(None),
-        [0xa0, hash @ ..] => Some(Some(Cell::stored(B256::try_from(hash).ok()?))),
-        embedded if embedded.len() < 32 => Some(Some(Cell {
+        [0xa0, hash @ ..] => Some(Some(Cell::Stored(B256::try_from(hash).ok()?))),
+        embedded if embedded.len() < 32 => Some(Some(Cell::Loaded(Box::new(Loaded {
             node: Node::decode(embedded, above)?,
             reference: Some(RlpNode::from_raw_rlp(embedded).ok()?),
-        })),
+        })))),
         _ => None,
     }
 }

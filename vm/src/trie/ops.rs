@@ -1,6 +1,7 @@
 //! Reading, changing and committing one trie.
 
-use super::node::{Cell, Children, Node};
+use super::node::{Cell, Children, Loaded, Node};
+use super::threads::{OneThread, Threads};
 use crate::TrieNodes;
 use alloc::{boxed::Box, collections::BTreeMap, collections::BTreeSet, vec::Vec};
 use alloy_primitives::{B256, Bytes, keccak256};
@@ -22,10 +23,24 @@ pub enum TrieError<E> {
 pub struct Trie {
     root: Cell,
     /// Whether nodes are checked before they come here.
-    checked: bool,
+    pub(super) checked: bool,
     /// Paths at which a node was stored that has changed, moved or gone since the last commit.
     touched: BTreeSet<Nibbles>,
 }
+
+/// What becomes of leaves that were hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// They stay in memory.
+    Keep,
+    /// They are loaded again when they are needed, or [known](Trie::recall).
+    Drop,
+}
+
+/// Where fewer nodes changed than these, threads take longer than hashing.
+const WORTH_THREADS: usize = 64;
+/// Levels of branches whose children may be hashed at once: up to 256 parts.
+const LEVELS_IN_THREADS: u8 = 2;
 
 /// Gives the bytes of the node at a path with a hash, which they have.
 trait Load<E>: FnMut(&Nibbles, B256) -> Result<Bytes, TrieError<E>> {}
@@ -42,10 +57,23 @@ fn checking<E>(
     }
 }
 
+/// A loader that gives the leaf of `key` without asking for it, if its value is `value`: the hash tells.
+fn recalling<E>(key: &Nibbles, value: Option<&[u8]>, mut load: impl Load<E>) -> impl Load<E> {
+    move |path, hash| {
+        if let Some(value) = value {
+            let leaf = Node::Leaf { key: after(key, path.len()), value: value.to_vec() }.encode();
+            if keccak256(&leaf) == hash {
+                return Ok(leaf.into());
+            }
+        }
+        load(path, hash)
+    }
+}
+
 impl Trie {
     /// The trie with that root.
     pub fn new(root: B256) -> Self {
-        let root = if root == EMPTY_ROOT_HASH { Cell::default() } else { Cell::stored(root) };
+        let root = if root == EMPTY_ROOT_HASH { Cell::Empty } else { Cell::Stored(root) };
         Self { root, checked: false, touched: BTreeSet::new() }
     }
 
@@ -63,14 +91,26 @@ impl Trie {
         key: &Nibbles,
         load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
     ) -> Result<Option<&[u8]>, TrieError<E>> {
-        let mut load = checking(self.checked, load);
+        self.recall(key, None, load)
+    }
+
+    /// As [`Trie::get`] where the value is likely to be `value`: if it is, the node that has it is not loaded.
+    ///
+    /// # Errors
+    /// As [`Trie::get`].
+    pub(super) fn recall<E>(
+        &mut self,
+        key: &Nibbles,
+        value: Option<&[u8]>,
+        load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
+    ) -> Result<Option<&[u8]>, TrieError<E>> {
+        let mut load = recalling(key, value, checking(self.checked, load));
         let mut cell = &mut self.root;
         let mut path = Nibbles::new();
         loop {
-            resolve(cell, &path, &mut load)?;
+            let Some(loaded) = resolve(cell, &path, &mut load)? else { return Ok(None) };
             let rest = after(key, path.len());
-            match &mut cell.node {
-                Node::Empty | Node::Stored(_) => return Ok(None),
+            match &mut loaded.node {
                 Node::Leaf { key, value } => {
                     return Ok((*key == rest).then_some(value.as_slice()));
                 }
@@ -103,13 +143,27 @@ impl Trie {
         &mut self,
         key: &Nibbles,
         value: Vec<u8>,
+        load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
+    ) -> Result<(), TrieError<E>> {
+        self.replace(key, None, value, load)
+    }
+
+    /// As [`Trie::set`] where the value so far is likely to be `before`: see [`Trie::recall`].
+    ///
+    /// # Errors
+    /// As [`Trie::set`].
+    pub(super) fn replace<E>(
+        &mut self,
+        key: &Nibbles,
+        before: Option<&[u8]>,
+        value: Vec<u8>,
         mut load: impl FnMut(&Nibbles, B256) -> Result<Bytes, E>,
     ) -> Result<(), TrieError<E>> {
-        if value.is_empty() && self.get(key, &mut load)?.is_none() {
+        if value.is_empty() && self.recall(key, before, &mut load)?.is_none() {
             return Ok(());
         }
         let (root, touched) = (&mut self.root, &mut self.touched);
-        let mut load = checking(self.checked, load);
+        let mut load = recalling(key, before, checking(self.checked, load));
         if value.is_empty() {
             remove(root, Nibbles::new(), *key, touched, &mut load)
         } else {
@@ -120,18 +174,32 @@ impl Trie {
     /// Hashes what changed. Gives the root and, by path, every node that is stored now and was not
     /// (or was another) before, and none for every path at which nothing is stored any more.
     pub fn commit(&mut self) -> (B256, BTreeMap<Nibbles, Option<Bytes>>) {
-        let mut changes: BTreeMap<Nibbles, Option<Bytes>> =
-            core::mem::take(&mut self.touched).into_iter().map(|path| (path, None)).collect();
-        if matches!(self.root.node, Node::Empty) {
-            return (EMPTY_ROOT_HASH, changes);
-        }
-        if let Some(rlp) = commit(&mut self.root, Nibbles::new(), &mut changes) {
-            let root = keccak256(&rlp);
-            changes.insert(Nibbles::new(), Some(rlp.into()));
-            self.root.reference = Some(RlpNode::word_rlp(&root));
-        }
-        let root = self.root.reference.as_ref().and_then(RlpNode::as_hash);
-        (root.unwrap_or(EMPTY_ROOT_HASH), changes)
+        self.commit_on::<OneThread>(Leaves::Keep)
+    }
+
+    /// As [`Trie::commit`], on the threads of `T`.
+    pub(super) fn commit_on<T: Threads>(
+        &mut self,
+        leaves: Leaves,
+    ) -> (B256, BTreeMap<Nibbles, Option<Bytes>>) {
+        let touched = core::mem::take(&mut self.touched);
+        let levels = if touched.len() < WORTH_THREADS { 0 } else { LEVELS_IN_THREADS };
+        let mut changes: BTreeMap<_, _> = touched.into_iter().map(|path| (path, None)).collect();
+        let root = match &mut self.root {
+            Cell::Empty => EMPTY_ROOT_HASH,
+            Cell::Stored(hash) => *hash,
+            Cell::Loaded(loaded) => {
+                let mut nodes = Vec::new();
+                if let Some(rlp) = commit::<T>(loaded, Nibbles::new(), levels, leaves, &mut nodes) {
+                    let root = keccak256(&rlp);
+                    nodes.push((Nibbles::new(), rlp.into()));
+                    loaded.reference = Some(RlpNode::word_rlp(&root));
+                }
+                changes.extend(nodes.into_iter().map(|(path, node)| (path, Some(node))));
+                loaded.reference.as_ref().and_then(RlpNode::as_hash).unwrap_or(EMPTY_ROOT_HASH)
+            }
+        };
+        (root, changes)
     }
 
     /// The stored nodes on the path of `key`, from the root down: a proof of its value or of its
@@ -147,27 +215,33 @@ impl Trie {
         self.get(key, &mut load)?;
         let mut proof = Vec::new();
         let (mut cell, mut rest) = (&self.root, *key);
-        loop {
-            if cell.is_stored() {
-                proof.push(cell.node.encode().into());
+        while let Cell::Loaded(loaded) = cell {
+            if loaded.is_stored() {
+                proof.push(loaded.node.encode().into());
             }
-            let (child, used) = match &cell.node {
-                Node::Extension { key, child } if rest.starts_with(key) => {
-                    (Some(&**child), key.len())
-                }
+            let (child, used) = match &loaded.node {
+                Node::Extension { key, child } if rest.starts_with(key) => (Some(child), key.len()),
                 Node::Branch { children, .. } => {
                     (rest.first().and_then(|nibble| children.get(nibble)), 1)
                 }
-                _ => (None, 0),
+                Node::Leaf { .. } | Node::Extension { .. } => (None, 0),
             };
-            match child {
-                None => return Ok(proof),
-                Some(child) => {
-                    cell = child;
-                    rest = after(&rest, used);
-                }
-            }
+            let Some(child) = child else { break };
+            cell = child;
+            rest = after(&rest, used);
         }
+        Ok(proof)
+    }
+
+    /// How many nodes are in memory.
+    pub(super) fn loaded(&self) -> usize {
+        self.root.loaded()
+    }
+
+    /// Leaves those nodes out of memory that are more than `depth` nodes below the root. The trie must be
+    /// committed.
+    pub(super) fn shed(&mut self, depth: usize) {
+        self.root.shed(depth);
     }
 }
 
@@ -182,25 +256,30 @@ fn join(path: &Nibbles, nibble: u8) -> Nibbles {
     path
 }
 
-/// Loads the node if it is not there yet.
-fn resolve<E>(
-    cell: &mut Cell,
+/// The node, loaded if it is not there yet.
+fn resolve<'c, E>(
+    cell: &'c mut Cell,
     path: &Nibbles,
     load: &mut impl Load<E>,
-) -> Result<(), TrieError<E>> {
-    if let Node::Stored(hash) = cell.node {
-        let rlp = load(path, hash)?;
-        cell.node = Node::decode(&rlp, path.len()).ok_or(TrieError::Corrupt(*path))?;
+) -> Result<Option<&'c mut Loaded>, TrieError<E>> {
+    if let Cell::Stored(hash) = cell {
+        let rlp = load(path, *hash)?;
+        let node = Node::decode(&rlp, path.len()).ok_or(TrieError::Corrupt(*path))?;
+        let reference = Some(RlpNode::word_rlp(hash));
+        *cell = Cell::Loaded(Box::new(Loaded { node, reference }));
     }
-    Ok(())
+    match cell {
+        Cell::Loaded(loaded) => Ok(Some(loaded)),
+        Cell::Empty | Cell::Stored(_) => Ok(None),
+    }
 }
 
 /// Notes that the node at `path` is about to change.
-fn touch(cell: &mut Cell, path: &Nibbles, touched: &mut BTreeSet<Nibbles>) {
-    if cell.is_stored() {
+fn touch(loaded: &mut Loaded, path: &Nibbles, touched: &mut BTreeSet<Nibbles>) {
+    if loaded.is_stored() {
         touched.insert(*path);
     }
-    cell.reference = None;
+    loaded.reference = None;
 }
 
 /// A branch with one child, which may be a node further down when `rest` is not empty.
@@ -219,7 +298,7 @@ fn extend(prefix: Nibbles, branch: Node) -> Node {
     if prefix.is_empty() {
         branch
     } else {
-        Node::Extension { key: prefix, child: Box::new(Cell::fresh(branch)) }
+        Node::Extension { key: prefix, child: Cell::fresh(branch) }
     }
 }
 
@@ -231,25 +310,37 @@ fn insert<E>(
     touched: &mut BTreeSet<Nibbles>,
     load: &mut impl Load<E>,
 ) -> Result<(), TrieError<E>> {
-    resolve(cell, &path, load)?;
-    touch(cell, &path, touched);
-    match &mut cell.node {
-        Node::Branch { children, value: own } => match key.first() {
-            None => *own = Some(value),
-            Some(nibble) => {
-                let (path, key) = (join(&path, nibble), after(&key, 1));
-                match children.get_mut(nibble) {
-                    Some(child) => return insert(child, path, key, value, touched, load),
-                    None => children.insert(nibble, Cell::fresh(Node::Leaf { key, value })),
+    let Some(loaded) = resolve(cell, &path, load)? else {
+        *cell = Cell::fresh(Node::Leaf { key, value });
+        return Ok(());
+    };
+    touch(loaded, &path, touched);
+    match &mut loaded.node {
+        Node::Branch { children, value: own } => {
+            match key.first() {
+                None => *own = Some(value),
+                Some(nibble) => {
+                    let (path, key) = (join(&path, nibble), after(&key, 1));
+                    match children.get_mut(nibble) {
+                        Some(child) => return insert(child, path, key, value, touched, load),
+                        None => children.insert(nibble, Cell::fresh(Node::Leaf { key, value })),
+                    }
                 }
             }
-        },
+            return Ok(());
+        }
         Node::Extension { key: stretch, child } if key.starts_with(stretch) => {
             let rest = after(&key, stretch.len());
             return insert(child, path.join(stretch), rest, value, touched, load);
         }
-        Node::Leaf { key: own, value: old } if *own == key => *old = value,
-        node => cell.node = split(core::mem::take(node), &key, value),
+        Node::Leaf { key: own, value: old } if *own == key => {
+            *old = value;
+            return Ok(());
+        }
+        Node::Leaf { .. } | Node::Extension { .. } => {}
+    }
+    if let Cell::Loaded(loaded) = core::mem::take(cell) {
+        *cell = Cell::fresh(split(loaded.node, &key, value));
     }
     Ok(())
 }
@@ -268,7 +359,7 @@ fn split(node: Node, key: &Nibbles, value: Vec<u8>) -> Node {
             let rest = after(&stretch, common.saturating_add(1));
             // The child keeps its path, so it stays stored where it is.
             let child = if rest.is_empty() {
-                *child
+                child
             } else {
                 Cell::fresh(Node::Extension { key: rest, child })
             };
@@ -277,9 +368,7 @@ fn split(node: Node, key: &Nibbles, value: Vec<u8>) -> Node {
             }
             common
         }
-        Node::Empty | Node::Stored(_) | Node::Branch { .. } => {
-            return Node::Leaf { key: *key, value };
-        }
+        Node::Branch { .. } => return node,
     };
     put(&mut children, &mut own, &after(key, common), value);
     extend(key.slice(..common), Node::Branch { children, value: own })
@@ -293,20 +382,19 @@ fn remove<E>(
     touched: &mut BTreeSet<Nibbles>,
     load: &mut impl Load<E>,
 ) -> Result<(), TrieError<E>> {
-    resolve(cell, &path, load)?;
-    touch(cell, &path, touched);
-    match &mut cell.node {
-        Node::Empty | Node::Stored(_) => {}
-        Node::Leaf { .. } => cell.node = Node::Empty,
+    let Some(loaded) = resolve(cell, &path, load)? else { return Ok(()) };
+    touch(loaded, &path, touched);
+    match &mut loaded.node {
+        Node::Leaf { .. } => *cell = Cell::Empty,
         Node::Extension { key: stretch, child } => {
             let below = path.join(stretch);
             remove(child, below, after(&key, stretch.len()), touched, load)?;
-            let child = if matches!(child.node, Node::Branch { .. }) {
-                return Ok(());
-            } else {
-                core::mem::take(&mut **child)
-            };
-            cell.node = prepend(*stretch, child, &below, touched);
+            let is_branch =
+                matches!(child, Cell::Loaded(loaded) if matches!(loaded.node, Node::Branch { .. }));
+            if !is_branch {
+                let (stretch, child) = (*stretch, core::mem::take(child));
+                *cell = prepend(stretch, child, &below, touched);
+            }
         }
         Node::Branch { children, value } => {
             match key.first() {
@@ -314,22 +402,21 @@ fn remove<E>(
                 Some(nibble) => {
                     if let Some(child) = children.get_mut(nibble) {
                         remove(child, join(&path, nibble), after(&key, 1), touched, load)?;
-                        if matches!(child.node, Node::Empty) {
+                        if matches!(child, Cell::Empty) {
                             children.remove(nibble);
                         }
                     }
                 }
             }
             if children.is_empty() {
-                cell.node = value
-                    .take()
-                    .map_or(Node::Empty, |value| Node::Leaf { key: Nibbles::new(), value });
+                let leaf = |value| Cell::fresh(Node::Leaf { key: Nibbles::new(), value });
+                *cell = value.take().map_or(Cell::Empty, leaf);
             } else if value.is_none()
                 && let Some((nibble, mut child)) = children.take_only()
             {
                 let below = join(&path, nibble);
                 resolve(&mut child, &below, load)?;
-                cell.node = prepend(Nibbles::from_nibbles([nibble]), child, &below, touched);
+                *cell = prepend(Nibbles::from_nibbles([nibble]), child, &below, touched);
             }
         }
     }
@@ -343,49 +430,90 @@ fn prepend(
     mut child: Cell,
     below: &Nibbles,
     touched: &mut BTreeSet<Nibbles>,
-) -> Node {
-    match core::mem::take(&mut child.node) {
-        Node::Leaf { key, value } => {
-            touch(&mut child, below, touched);
-            Node::Leaf { key: prefix.join(&key), value }
+) -> Cell {
+    match &mut child {
+        Cell::Empty => return child,
+        Cell::Loaded(loaded) => match &mut loaded.node {
+            Node::Leaf { key, .. } | Node::Extension { key, .. } => {
+                *key = prefix.join(key);
+                touch(loaded, below, touched);
+                return child;
+            }
+            Node::Branch { .. } => {}
+        },
+        Cell::Stored(_) => {}
+    }
+    Cell::fresh(Node::Extension { key: prefix, child })
+}
+
+/// Nodes that are stored, by path.
+type Stored = Vec<(Nibbles, Bytes)>;
+
+/// Commits what changed at and below a node; gives its RLP when it changed itself. Its children's subtrees down
+/// to `levels` below may be committed at once.
+fn commit<T: Threads>(
+    loaded: &mut Loaded,
+    path: Nibbles,
+    levels: u8,
+    leaves: Leaves,
+    stored: &mut Stored,
+) -> Option<Vec<u8>> {
+    if loaded.reference.is_some() {
+        return None;
+    }
+    match &mut loaded.node {
+        Node::Leaf { .. } => {}
+        Node::Extension { key, child } => {
+            commit_child::<T>(child, path.join(key), levels, leaves, stored);
         }
-        Node::Extension { key, child: inner } => {
-            touch(&mut child, below, touched);
-            Node::Extension { key: prefix.join(&key), child: inner }
+        Node::Branch { children, .. } => {
+            commit_children::<T>(children.as_mut_slice(), path, levels, leaves, stored);
         }
-        Node::Empty => Node::Empty,
-        node => {
-            child.node = node;
-            Node::Extension { key: prefix, child: Box::new(child) }
+    }
+    Some(loaded.node.encode())
+}
+
+/// See [`commit`].
+fn commit_child<T: Threads>(
+    child: &mut Cell,
+    path: Nibbles,
+    levels: u8,
+    leaves: Leaves,
+    stored: &mut Stored,
+) {
+    let Cell::Loaded(loaded) = child else { return };
+    let Some(rlp) = commit::<T>(loaded, path, levels, leaves, stored) else { return };
+    let reference = RlpNode::from_rlp(&rlp);
+    let hash = reference.as_hash();
+    loaded.reference = Some(reference);
+    if let Some(hash) = hash {
+        stored.push((path, rlp.into()));
+        if matches!((leaves, &loaded.node), (Leaves::Drop, Node::Leaf { .. })) {
+            *child = Cell::Stored(hash);
         }
     }
 }
 
-/// Commits what changed at and below `cell`; gives its RLP when it changed itself.
-fn commit(
-    cell: &mut Cell,
+/// See [`commit`].
+fn commit_children<T: Threads>(
+    children: &mut [(u8, Cell)],
     path: Nibbles,
-    changes: &mut BTreeMap<Nibbles, Option<Bytes>>,
-) -> Option<Vec<u8>> {
-    if cell.reference.is_some() {
-        return None;
-    }
-    let mut below = |child: &mut Cell, path: Nibbles| {
-        if let Some(rlp) = commit(child, path, changes) {
-            child.reference = Some(RlpNode::from_rlp(&rlp));
-            if child.is_stored() {
-                changes.insert(path, Some(rlp.into()));
-            }
+    levels: u8,
+    leaves: Leaves,
+    stored: &mut Stored,
+) {
+    if levels == 0 || children.len() < 2 {
+        for (nibble, child) in children {
+            let levels = levels.saturating_sub(1);
+            commit_child::<T>(child, join(&path, *nibble), levels, leaves, stored);
         }
-    };
-    match &mut cell.node {
-        Node::Empty | Node::Stored(_) | Node::Leaf { .. } => {}
-        Node::Extension { key, child } => below(child, path.join(key)),
-        Node::Branch { children, .. } => {
-            for (nibble, child) in children.iter_mut() {
-                below(child, join(&path, nibble));
-            }
-        }
+        return;
     }
-    Some(cell.node.encode())
+    let (left, right) = children.split_at_mut(children.len() / 2);
+    let mut more = Stored::new();
+    T::join(
+        || commit_children::<T>(left, path, levels, leaves, stored),
+        || commit_children::<T>(right, path, levels, leaves, &mut more),
+    );
+    stored.append(&mut more);
 }

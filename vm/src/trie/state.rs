@@ -1,16 +1,13 @@
-//! The two layers of the state trie: accounts, and each account's storage.
+//! Reading the two layers of the state trie: accounts, and each account's storage.
 
 use super::{
     EMPTY_ROOT_HASH, Nibbles, TrieAccount,
     ops::{Trie, TrieError},
 };
-use crate::{AccountInfo, ExecuteError, StateDiff, TrieDiff, TrieNodes};
-use alloc::{collections::BTreeMap, vec::Vec};
+use crate::TrieNodes;
+use alloc::vec::Vec;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rlp::Decodable;
-
-/// Storage roots of the accounts that a block changed, and of those that were asked for.
-pub type StorageRoots = BTreeMap<Address, B256>;
 
 /// Path of an account in the account trie, and owner of its storage trie.
 pub fn account_key(address: Address) -> (Nibbles, B256) {
@@ -23,20 +20,23 @@ pub fn slot_key(slot: U256) -> Nibbles {
     Nibbles::unpack(keccak256(B256::from(slot)))
 }
 
-fn corrupt<E>(owner: Option<B256>, error: TrieError<E>) -> ExecuteError<E> {
-    match error {
-        TrieError::Load(error) => ExecuteError::Database(error),
-        TrieError::Corrupt(path) => ExecuteError::CorruptTrie { owner, path },
-    }
-}
-
 /// The account at `key` of the account trie.
 pub(crate) fn read_account<N: TrieNodes + ?Sized>(
     accounts: &mut Trie,
     key: &Nibbles,
     nodes: &mut N,
 ) -> Result<Option<TrieAccount>, TrieError<N::Error>> {
-    match accounts.get(key, |path, hash| nodes.trie_node(None, path, hash))? {
+    recall_account(accounts, key, None, nodes)
+}
+
+/// The same where it is likely to have that encoding.
+pub(super) fn recall_account<N: TrieNodes + ?Sized>(
+    accounts: &mut Trie,
+    key: &Nibbles,
+    likely: Option<&[u8]>,
+    nodes: &mut N,
+) -> Result<Option<TrieAccount>, TrieError<N::Error>> {
+    match accounts.recall(key, likely, |path, hash| nodes.trie_node(None, path, hash))? {
         None => Ok(None),
         Some(mut rlp) => match TrieAccount::decode(&mut rlp) {
             Ok(account) if rlp.is_empty() => Ok(Some(account)),
@@ -59,87 +59,6 @@ pub(crate) fn read_slot<N: TrieNodes + ?Sized>(
             _ => Err(TrieError::Corrupt(*key)),
         },
     }
-}
-
-/// Applies `diff` to the state with that root. Gives the new root, the changed nodes, and the storage
-/// roots of the accounts in `report`.
-///
-/// # Errors
-/// When a node that the change needs cannot be read.
-pub fn apply<N: TrieNodes>(
-    root: B256,
-    diff: &StateDiff,
-    report: &[Address],
-    nodes: &mut N,
-) -> Result<(B256, TrieDiff, StorageRoots), ExecuteError<N::Error>> {
-    let mut slots: BTreeMap<Address, Vec<(U256, U256)>> = BTreeMap::new();
-    for ((address, slot), value) in &diff.storage {
-        slots.entry(*address).or_default().push((*slot, *value));
-    }
-    for address in diff.accounts.keys() {
-        slots.entry(*address).or_default();
-    }
-
-    let mut accounts = Trie::of::<N>(root);
-    let mut changed = TrieDiff::default();
-    for (address, slots) in slots {
-        let (key, owner) = account_key(address);
-        let before = read_account(&mut accounts, &key, nodes).map_err(|e| corrupt(None, e))?;
-        let info = match diff.accounts.get(&address) {
-            Some(info) => *info,
-            None => before.map(|account| AccountInfo {
-                nonce: account.nonce,
-                balance: account.balance,
-                code_hash: account.code_hash,
-            }),
-        };
-        // An account that is gone had no storage before the block (EIP-6780, EIP-161).
-        let Some(info) = info else {
-            set_account(&mut accounts, &key, None, nodes)?;
-            continue;
-        };
-        let mut storage =
-            Trie::of::<N>(before.map_or(EMPTY_ROOT_HASH, |account| account.storage_root));
-        for (slot, value) in slots {
-            let value = if value.is_zero() { Vec::new() } else { alloy_rlp::encode(value) };
-            storage
-                .set(&slot_key(slot), value, |path, hash| nodes.trie_node(Some(owner), path, hash))
-                .map_err(|e| corrupt(Some(owner), e))?;
-        }
-        let (storage_root, diff) = storage.commit();
-        changed.nodes.extend(diff.into_iter().map(|(path, node)| ((Some(owner), path), node)));
-        let after = TrieAccount {
-            nonce: info.nonce,
-            balance: info.balance,
-            storage_root,
-            code_hash: info.code_hash,
-        };
-        if before != Some(after) {
-            set_account(&mut accounts, &key, Some(after), nodes)?;
-        }
-    }
-    let (root, diff) = accounts.commit();
-    changed.nodes.extend(diff.into_iter().map(|(path, node)| ((None, path), node)));
-
-    let mut roots = StorageRoots::new();
-    for address in report {
-        let (key, _) = account_key(*address);
-        let account = read_account(&mut accounts, &key, nodes).map_err(|e| corrupt(None, e))?;
-        roots.insert(*address, account.map_or(EMPTY_ROOT_HASH, |account| account.storage_root));
-    }
-    Ok((root, changed, roots))
-}
-
-fn set_account<N: TrieNodes>(
-    accounts: &mut Trie,
-    key: &Nibbles,
-    account: Option<TrieAccount>,
-    nodes: &mut N,
-) -> Result<(), ExecuteError<N::Error>> {
-    let value = account.map_or_else(Vec::new, alloy_rlp::encode);
-    accounts
-        .set(key, value, |path, hash| nodes.trie_node(None, path, hash))
-        .map_err(|e| corrupt(None, e))
 }
 
 /// Proof of an account and of some of its slots (EIP-1186).

@@ -1,6 +1,7 @@
 use super::*;
+use crate::{AccountInfo, StateDiff, TrieDiff, TrieNodes};
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
-use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use core::convert::Infallible;
 use proptest::prelude::*;
 
@@ -157,4 +158,180 @@ fn a_node_that_does_not_hash_to_its_reference_is_corrupt() {
     let mut trie = Trie::new(B256::repeat_byte(1));
     let result = trie.get(&Nibbles::unpack(B256::ZERO), |_, _| Ok::<_, Infallible>(Bytes::new()));
     assert_eq!(result, Err(TrieError::Corrupt(Nibbles::new())));
+}
+
+/// Nodes of a state's tries, which counts how many it gave.
+#[derive(Clone, Default)]
+struct Nodes {
+    nodes: BTreeMap<(Option<B256>, Nibbles), Bytes>,
+    given: usize,
+}
+
+impl Nodes {
+    fn put(&mut self, diff: TrieDiff) {
+        for (path, node) in diff.nodes {
+            match node {
+                Some(node) => drop(self.nodes.insert(path, node)),
+                None => drop(self.nodes.remove(&path)),
+            }
+        }
+    }
+}
+
+impl TrieNodes for Nodes {
+    type Error = String;
+    const SLOW: bool = true;
+
+    fn trie_node(&mut self, owner: Option<B256>, path: &Nibbles, _: B256) -> Result<Bytes, String> {
+        self.given += 1;
+        let node = self.nodes.get(&(owner, *path)).cloned();
+        node.ok_or_else(|| std::format!("no node at {path:?} of {owner:?}"))
+    }
+}
+
+/// A thread for every second thing.
+struct TwoThreads;
+
+impl Threads for TwoThreads {
+    fn join<A: Send, B: Send>(
+        a: impl FnOnce() -> A + Send,
+        b: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        std::thread::scope(|scope| {
+            let b = scope.spawn(b);
+            (a(), b.join().unwrap())
+        })
+    }
+}
+
+/// What a block does to an account, or to a slot of it.
+type Deed = (u64, u64, Option<u64>);
+
+fn deed() -> impl Strategy<Value = Deed> {
+    (0..40u64, 0..5u64, prop::option::weighted(0.8, 0..30u64))
+}
+
+/// A state, and how it differs after some deeds. What was there before stands beside it.
+fn differ(state: &mut StateDiff, deeds: Vec<Deed>) -> (StateDiff, StateDiff) {
+    let before = state.clone();
+    for (who, what, slot) in deeds {
+        let address = Address::from_word(keccak256(who.to_be_bytes()));
+        let has_storage =
+            state.storage.range((address, U256::ZERO)..=(address, U256::MAX)).next().is_some();
+        let account = state.accounts.entry(address).or_insert(None);
+        match slot {
+            None if what == 0 => *account = if has_storage { *account } else { None },
+            None => {
+                let code_hash = if who % 3 == 0 { keccak256([1]) } else { Default::default() };
+                let balance = U256::from(what);
+                *account = Some(AccountInfo { nonce: what, balance, code_hash });
+            }
+            Some(slot) => {
+                account.get_or_insert_default();
+                let key = (address, U256::from(slot));
+                match what {
+                    0 => drop(state.storage.remove(&key)),
+                    _ => drop(state.storage.insert(key, U256::from(what) << (60 * what))),
+                }
+            }
+        }
+    }
+    let (mut diff, mut old) = (StateDiff::default(), StateDiff::default());
+    for (address, account) in &state.accounts {
+        let was = before.accounts.get(address).copied().flatten();
+        if was != *account {
+            diff.accounts.insert(*address, *account);
+            old.accounts.insert(*address, was);
+        }
+    }
+    for key in before.storage.keys().chain(state.storage.keys()) {
+        let of = |state: &StateDiff| state.storage.get(key).copied().unwrap_or_default();
+        if of(&before) != of(state) {
+            diff.storage.insert(*key, of(state));
+            old.storage.insert(*key, of(&before));
+        }
+    }
+    (diff, old)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Blocks on tries that stay in memory, in whole or in part, come to the same as blocks that read
+    /// everything, and both to what the whole state comes to; so do blocks that are given up.
+    #[test]
+    fn tries_that_stay_come_to_the_same(
+        rounds in prop::collection::vec(
+            (prop::collection::vec(deed(), 1..200), any::<bool>(), 0..300usize), 1..8,
+        ),
+    ) {
+        let (mut nodes, mut state) = (Nodes::default(), StateDiff::default());
+        let mut tries = StateTries::<TwoThreads>::default();
+        let mut root = EMPTY_ROOT_HASH;
+        for (deeds, is_given_up, most) in rounds {
+            let last = state.clone();
+            let (diff, before) = differ(&mut state, deeds);
+            let report: Vec<_> = last.accounts.keys().step_by(7).copied().collect();
+            let fresh = apply(root, &diff, &report, &mut nodes).unwrap();
+            let kept = tries.apply(root, &diff, Some(&before), &report, &mut nodes).unwrap();
+            prop_assert_eq!(&kept, &fresh);
+            let whole = apply(EMPTY_ROOT_HASH, &state, &[], &mut Nodes::default()).unwrap();
+            prop_assert_eq!(whole.0, fresh.0);
+            tries.shed(most);
+            if is_given_up {
+                state = last;
+                continue;
+            }
+            root = fresh.0;
+            nodes.put(fresh.1);
+            let stored = whole.1.nodes.into_iter().filter_map(|(path, node)| Some((path, node?)));
+            prop_assert_eq!(&nodes.nodes, &stored.collect::<BTreeMap<_, _>>());
+        }
+    }
+}
+
+#[test]
+fn what_the_block_before_changed_is_not_read_again() {
+    let mut nodes = Nodes::default();
+    let mut state = StateDiff::default();
+    let mut tries = StateTries::<OneThread>::default();
+    let block = |what: u64| {
+        let accounts = (0..40).map(|who| (who, what, None));
+        let slots = (0..30).map(|slot| (3, what, Some(slot)));
+        accounts.chain(slots).collect::<Vec<_>>()
+    };
+    let mut root = EMPTY_ROOT_HASH;
+    for what in 1..5 {
+        let (diff, before) = differ(&mut state, block(what));
+        let (after, changed, _) = tries.apply(root, &diff, Some(&before), &[], &mut nodes).unwrap();
+        root = after;
+        nodes.put(changed);
+        assert_eq!(nodes.given, 0, "in block {what}");
+    }
+    let (diff, before) = differ(&mut state, block(1));
+    let mut others = StateTries::<OneThread>::at(B256::repeat_byte(1));
+    others.apply(root, &diff, Some(&before), &[], &mut nodes).unwrap();
+    let branches = nodes.given;
+    assert!(branches > 0);
+    nodes.given = 0;
+    tries.apply(root, &diff, None, &[], &mut nodes).unwrap();
+    assert!(nodes.given > branches, "{} leaves are read where nothing is known", nodes.given);
+}
+
+#[test]
+fn of_tries_only_so_much_stays_in_memory() {
+    let mut tries = StateTries::<OneThread>::default();
+    let mut nodes = Nodes::default();
+    let mut state = StateDiff::default();
+    let deeds = (0..40).flat_map(|who| (0..30).map(move |slot| (who, 1, Some(slot)))).collect();
+    let (diff, _) = differ(&mut state, deeds);
+    let (root, changed, _) = tries.apply(EMPTY_ROOT_HASH, &diff, None, &[], &mut nodes).unwrap();
+    nodes.put(changed);
+    for most in [200, 20, 0] {
+        tries.shed(most);
+        assert!(tries.loaded() <= most);
+    }
+    let (diff, before) = differ(&mut state, std::vec![(3, 2, Some(4))]);
+    let kept = tries.apply(root, &diff, Some(&before), &[], &mut nodes).unwrap();
+    assert_eq!(kept, apply(root, &diff, &[], &mut nodes).unwrap());
 }

@@ -7,8 +7,9 @@ use alloy_rlp::Decodable;
 use kedge_vectors::Vectors;
 use kedge_vm::{
     EvmConfig, Header, PayloadTx, TrieDb, TxDeposit, Witness,
-    exec::{BlockAttributes, Senders, execute_block},
+    exec::{BlockAttributes, Known, Senders, execute_block},
     next_base_fee,
+    trie::{OneThread, StateTries},
 };
 use op_revm::OpSpecId;
 use serde_json::Value;
@@ -127,16 +128,11 @@ fn block_has_its_hash(folder: &Path) -> Result<(), String> {
 
     let witness = Witness { nodes: preimages.clone(), codes: preimages, headers };
     let mut db = TrieDb::new(&witness, parent.clone());
-    let block = execute_block(
-        &config,
-        &attributes,
-        &parent,
-        parent_hash,
-        &transactions,
-        &Senders::default(),
-        &mut db,
-    )
-    .unwrap();
+    let tries = &mut StateTries::<OneThread>::default();
+    let known = Known { senders: &Senders::default(), tries };
+    let block =
+        execute_block(&config, &attributes, &parent, parent_hash, &transactions, known, &mut db)
+            .unwrap();
     let expected: B256 = field(&fixture, "expected_block_hash");
     if block.hash == expected {
         Ok(())

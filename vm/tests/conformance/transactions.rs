@@ -7,8 +7,9 @@ use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use kedge_vectors::Vectors;
 use kedge_vm::{
     AccountInfo, EvmConfig, ExecutedBlock, OpTxEnvelope, PayloadTx, SkipReason, StateDiff,
-    exec::{BlockAttributes, Senders, execute_block},
+    exec::{BlockAttributes, Known, Senders, execute_block},
     intrinsic_gas,
+    trie::{OneThread, StateTries},
 };
 use op_revm::OpSpecId;
 use serde::Deserialize;
@@ -118,16 +119,10 @@ fn block(config: &EvmConfig, bytes: &Bytes) -> ExecutedBlock {
         extra_data: Bytes::new(),
     };
     let listed = [PayloadTx::User(bytes.clone())];
-    execute_block(
-        config,
-        &attributes,
-        &parent,
-        parent.hash_slow(),
-        &listed,
-        &Senders::default(),
-        &mut db,
-    )
-    .unwrap()
+    let tries = &mut StateTries::<OneThread>::default();
+    let known = Known { senders: &Senders::default(), tries };
+    execute_block(config, &attributes, &parent, parent.hash_slow(), &listed, known, &mut db)
+        .unwrap()
 }
 
 /// Whether `reason` is what the vectors call `exception`.
