@@ -145,12 +145,17 @@ impl Asker {
         same("the chain id", &id, &json!(hex(world.chain_id)))?;
         let sent = self.deed(Deed::Log(100)).await?;
         let (hash, block) = (sent.hash.as_str(), sent.block_hash.as_str());
-        pushed(&mut heads, |head| head["hash"] == block).await?;
-        pushed(&mut logs, |log| log["transactionHash"] == hash).await?;
-        pushed(&mut signed, |signed| signed["hash"] == block).await?;
-        pushed(&mut syncing, |status| *status == false || status["syncing"] == true).await?;
+        pushed("newHeads", &mut heads, |head| head["hash"] == block).await?;
+        pushed("logs", &mut logs, |log| log["transactionHash"] == hash).await?;
+        // A node has no signature of a block that Bitcoin brought before the sequencer's stream did.
+        let kept = self.ask("kedge_signedBlocks", json!([sent.block, 1])).await?;
+        if kept[0]["hash"] == block {
+            pushed("signedBlocks", &mut signed, |signed| signed["hash"] == block).await?;
+        }
+        pushed("syncing", &mut syncing, |status| *status == false || status["syncing"] == true)
+            .await?;
         if let Some(pending) = &mut pending {
-            pushed(pending, |pending| *pending == hash).await?;
+            pushed("newPendingTransactions", pending, |pending| *pending == hash).await?;
         }
         if self.rng.random() {
             heads.unsubscribe().await?;
@@ -215,7 +220,11 @@ impl World {
 const SILENT: usize = 16;
 
 /// Waits until a subscription tells this.
-async fn pushed(from: &mut Subscription<Value>, is_it: impl Fn(&Value) -> bool) -> Result<()> {
+async fn pushed(
+    kind: &str,
+    from: &mut Subscription<Value>,
+    is_it: impl Fn(&Value) -> bool,
+) -> Result<()> {
     let all = timeout(PUSHED, async {
         while let Some(told) = from.next().await {
             if is_it(&told?) {
@@ -224,5 +233,5 @@ async fn pushed(from: &mut Subscription<Value>, is_it: impl Fn(&Value) -> bool) 
         }
         anyhow::bail!("the subscription ended")
     });
-    all.await.context("a subscription does not tell")?
+    all.await.with_context(|| format!("{kind} does not tell"))?
 }
