@@ -2,6 +2,7 @@
 //! blocks alone, and what it signs is on disk before anybody sees it.
 
 mod sign;
+mod slim;
 mod sync;
 
 use crate::clock::Clock;
@@ -193,8 +194,8 @@ impl Wallet {
         let kind = rust_network(network);
         let mut next = rows.len() as u64;
         let bdk = match stored {
-            Some(all) => {
-                if rows.len() > 1 {
+            Some(mut all) => {
+                if slim::keep_shortest(&mut all) || rows.len() > 1 {
                     // One record instead of many, in one step.
                     let mut writes: Vec<RecordWrite> =
                         rows.into_iter().map(|(key, _)| (RecordTable::Wallet, key, None)).collect();

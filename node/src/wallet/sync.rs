@@ -41,7 +41,9 @@ impl Wallet {
                 unwritten = 0;
             }
         }
-        self.persist(&mut self.inner.lock(), Vec::new())?;
+        let mut inner = self.inner.lock();
+        inner.slim();
+        self.persist(&mut inner, Vec::new())?;
         Ok(L1Height(base.height))
     }
 

@@ -10,7 +10,7 @@ use bitcoin::{
     key::{Keypair, Secp256k1},
 };
 use kedge::{
-    l1::{Broadcast, MemoryRecords},
+    l1::{Broadcast, MemoryRecords, RecordTable, Records},
     publisher::{FeePolicy, Part, PublicationStatus, Urgency},
     wallet::{Wallet, WalletKeys},
 };
@@ -34,6 +34,39 @@ on_all! {
     what_is_given_up_before_its_reveal_comes_back_to_the_wallet
     what_is_given_up_after_its_reveal_is_left_on_its_way
     too_little_money_for_the_rate_goes_as_far_as_it_does
+    what_was_published_does_not_stay_in_the_wallet
+}
+
+async fn what_was_published_does_not_stay_in_the_wallet(chain: Chain) -> Result {
+    let bitcoin = &*chain.bitcoin;
+    let (records, wallet) = chain.wallet(1).await?;
+    let publisher = open_publisher(&chain, &records, &wallet, FeePolicy::default())?;
+    publisher.publish(Kind::Batch, batch(0, 100_000)?).await?;
+    chain.mine(1, &nobody()).await?;
+    publisher.tick().await?;
+    let kept = || -> Result<usize> {
+        let rows = records.load(RecordTable::Wallet, b"")?;
+        Ok(rows.iter().map(|(_, row)| row.len()).sum())
+    };
+    let balance = wallet.balance();
+    let before = kept()?;
+    assert!(before > 200_000, "hexadecimal digits of the witness");
+    for (blocks, is_kept) in [(99, true), (1, false)] {
+        chain.mine(blocks, &nobody()).await?;
+        wallet.sync(bitcoin).await?;
+        // Opening makes one record of many.
+        let again = open_wallet(&records)?;
+        assert_eq!(again.balance(), balance);
+        assert_eq!(kept()? > 200_000, is_kept, "{} bytes", kept()?);
+    }
+    // The change of a reveal whose witness is gone can be spent.
+    let again = open_wallet(&records)?;
+    let all = Amount::from_sat(balance.confirmed.to_sat() - 10_000);
+    again.send(bitcoin, &[output(all.to_sat())], vb(2)).await?;
+    chain.mine(1, &nobody()).await?;
+    again.sync(bitcoin).await?;
+    assert!(again.balance().confirmed < Amount::from_sat(10_000));
+    Ok(())
 }
 
 /// A signed batch whose body has so many bytes.
