@@ -33,6 +33,18 @@ impl World {
     /// Replaces Bitcoin's newest block by two empty ones, and waits until the nodes agree again. Nobody asks
     /// meanwhile.
     async fn replace(&self) -> Result<()> {
+        // Of the transactions that are known, those in final blocks stay known.
+        until("a transaction is final", async || {
+            let is_final = {
+                let known = self.known.lock();
+                known.transactions.iter().any(|tx| tx.block <= known.finalized)
+            };
+            if !is_final {
+                self.mine().await?;
+            }
+            Ok(is_final.then_some(()))
+        })
+        .await?;
         let tip = self.bitcoin.call("getbestblockhash", json!([])).await?;
         let old = self.bitcoin.call("getblockheader", json!([tip, true])).await?;
         let height = u32::try_from(old["height"].as_u64().context("no height")?)?;
