@@ -5,7 +5,7 @@
 //! witness, and coins are found by inputs and outputs alone.
 
 use super::Inner;
-use bdk_wallet::chain::{ChainPosition, TxUpdate};
+use bdk_wallet::chain::{BlockId, TxUpdate};
 use bdk_wallet::{ChangeSet, Update};
 use bitcoin::{Transaction, Txid, Witness};
 use std::collections::BTreeMap;
@@ -21,15 +21,16 @@ const SHORT: usize = 1_000;
 impl Inner {
     /// Takes the long witnesses out of transactions that are deep in the chain. The change is staged.
     pub(super) fn slim(&mut self) {
-        let tip = self.bdk.latest_checkpoint().height();
-        let long = self.bdk.transactions().filter(|tx| match &tx.chain_position {
-            ChainPosition::Confirmed { anchor, .. } => {
-                anchor.block_id.height.saturating_add(DEEP) <= tip && is_long(&tx.tx_node.tx)
-            }
-            ChainPosition::Unconfirmed { .. } => false,
+        let chain = self.bdk.latest_checkpoint();
+        let is_deep = |block: BlockId| {
+            block.height.saturating_add(DEEP) <= chain.height()
+                && chain.get(block.height).is_some_and(|it| it.hash() == block.hash)
+        };
+        let long = self.bdk.tx_graph().full_txs().filter(|tx| {
+            is_long(&tx.tx) && tx.anchors.iter().any(|anchor| is_deep(anchor.block_id))
         });
         let mut update = TxUpdate::default();
-        update.txs = long.map(|tx| Arc::new(without_long_witnesses(&tx.tx_node.tx))).collect();
+        update.txs = long.map(|tx| Arc::new(without_long_witnesses(&tx.tx))).collect();
         if update.txs.is_empty() {
             return;
         }
