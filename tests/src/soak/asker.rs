@@ -5,7 +5,7 @@ use super::{
     world::{Included, World, hex, list, number, same, text},
 };
 use crate::until;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rand::{Rng, rngs::StdRng};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 const NEW: u64 = 16;
 /// The code of what is not possible at the moment.
 const UNAVAILABLE: i64 = -32_002;
+/// Bitcoin blocks with which a sequencer that is behind with posting catches up: a batch trails by a block or two, and
+/// one that names a block that is gone comes again.
+const CATCHING_UP: usize = 30;
 
 /// A client with accounts of its own. Each of its steps is one or several requests at one node.
 #[derive(Debug)]
@@ -118,13 +121,14 @@ impl Asker {
     /// The answer to a transaction that the node takes. While it is behind with posting it takes none, and Bitcoin
     /// blocks come for it.
     pub(super) async fn submit(&self, method: &str, params: Value) -> Result<Value> {
-        loop {
+        for _ in 0..CATCHING_UP {
             let answer = self.world.post(self.node, method, &params).await?;
             if answer["error"]["code"] != UNAVAILABLE {
                 return Ok(answer);
             }
             self.world.mine().await?;
         }
+        bail!("the sequencer takes no transactions although {CATCHING_UP} Bitcoin blocks came")
     }
 
     /// Waits for a receipt.

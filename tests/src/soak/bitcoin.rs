@@ -73,14 +73,12 @@ impl World {
             Ok(if agree && waiting == 0 { heads.pop() } else { None })
         })
         .await?;
-        {
-            let mut known = self.known.lock();
-            // The others may be elsewhere, or in other blocks.
-            let last = known.finalized;
-            known.transactions.retain(|tx| tx.block <= last);
-            known.contracts.retain(|(_, block)| *block <= last);
-            known.common = latest["number"].as_u64().context("no number")?;
-        }
+        let mut known = self.known.lock();
+        // The others may be elsewhere, or in other blocks.
+        let last = known.finalized;
+        known.transactions.retain(|tx| tx.block <= last);
+        known.contracts.retain(|(_, block)| *block <= last);
+        known.common = latest["number"].as_u64().context("no number")?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     accounts::{Deed, TRANSFER},
     asker::Asker,
-    world::{World, hex, list, number, same},
+    world::{Included, World, hex, list, number, same},
 };
 use alloy_primitives::hex as bytes;
 use anyhow::{Context, Result, ensure};
@@ -147,9 +147,7 @@ impl Asker {
         let (hash, block) = (sent.hash.as_str(), sent.block_hash.as_str());
         pushed("newHeads", &mut heads, |head| head["hash"] == block).await?;
         pushed("logs", &mut logs, |log| log["transactionHash"] == hash).await?;
-        // A node has no signature of a block that Bitcoin brought before the sequencer's stream did.
-        let kept = self.ask("kedge_signedBlocks", json!([sent.block, 1])).await?;
-        if kept[0]["hash"] == block {
+        if self.passes_on(&sent).await? {
             pushed("signedBlocks", &mut signed, |signed| signed["hash"] == block).await?;
         }
         pushed("syncing", &mut syncing, |status| *status == false || status["syncing"] == true)
@@ -164,6 +162,22 @@ impl Asker {
             world.count("kedge_unsubscribe");
         }
         Ok(())
+    }
+
+    /// Whether the node has a transaction's block with the sequencer's signature, which it keeps until the block is final.
+    /// One that follows has none of a block that it derived from Bitcoin before another node sent it.
+    async fn passes_on(&self, sent: &Included) -> Result<bool> {
+        let signed = self.ask("kedge_signedBlocks", json!([sent.block, 1])).await?;
+        if let Some(signed) = list(&signed)?.first() {
+            same("a signed block's hash", &signed["hash"], &json!(sent.block_hash))?;
+            return Ok(true);
+        }
+        let head = if self.node == 0 { "finalized" } else { "safe" };
+        let status = self.ask("kedge_syncStatus", json!([])).await?;
+        let number = status[head]["number"].as_u64().context("no number")?;
+        let block = sent.block;
+        ensure!(number >= block, "block {block} is not signed; {head} is {number}");
+        Ok(false)
     }
 
     /// A connection that subscribes and then neither reads nor answers: the node ends it by itself.
@@ -219,7 +233,7 @@ impl World {
 /// Connections that nobody reads, at most.
 const SILENT: usize = 16;
 
-/// Waits until a subscription tells this.
+/// Waits until a subscription of this kind tells this.
 async fn pushed(
     kind: &str,
     from: &mut Subscription<Value>,
@@ -231,7 +245,7 @@ async fn pushed(
                 return Ok(());
             }
         }
-        anyhow::bail!("the subscription ended")
+        anyhow::bail!("{kind} ended")
     });
     all.await.with_context(|| format!("{kind} does not tell"))?
 }
