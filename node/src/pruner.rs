@@ -207,7 +207,7 @@ mod tests {
         let StoreError::StatePruned { number: found, oldest } = error else { panic!("{error}") };
         assert_eq!((found, oldest), (number.0, wanted.0));
         // What is left is what some state that is kept needs.
-        for table in [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory] {
+        for table in [Table::AccountHistory, Table::StorageHistory] {
             for (key, _) in reader.all(table).map(Result::unwrap) {
                 let number = u64::from_be_bytes(*key.last_chunk().unwrap());
                 assert!(number > wanted.0);
@@ -261,7 +261,7 @@ mod tests {
             assert!(prune_all(&world, 0) > 0);
             let oldest = oldest(&world);
             let reader = world.store().reader();
-            for (key, _) in reader.all(Table::TrieHistory).map(Result::unwrap) {
+            for (key, _) in reader.all(Table::AccountHistory).map(Result::unwrap) {
                 assert!(u64::from_be_bytes(*key.last_chunk().unwrap()) > oldest.0);
             }
             assert!(first_record(&world) > oldest.0);
@@ -332,7 +332,7 @@ mod tests {
                     Table::AccountHistory
                         | Table::AccountReads
                         | Table::StorageHistory
-                        | Table::TrieHistory
+                        | Table::Tries
                 )
             });
             rows

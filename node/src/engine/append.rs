@@ -24,7 +24,7 @@ pub(crate) struct Appender<'scope, 'env> {
     written: Option<Writing<'scope, 'env>>,
 }
 
-/// A block on its way to the disk.
+/// A block that is being written.
 #[derive(Debug)]
 struct Writing<'scope, 'env> {
     change: Arc<FinishedChange<'env>>,
@@ -35,7 +35,7 @@ struct Writing<'scope, 'env> {
 
 impl Engine {
     /// Has `work` add unsafe blocks. When this returns, all that it added are on disk, whether it failed or
-    /// not, unless the disk failed.
+    /// not, unless the disk failed. Until then it is the operating system that has them.
     ///
     /// # Errors
     /// Those of `work`, and when a block cannot be written; the blocks before it are.
@@ -52,6 +52,7 @@ impl Engine {
                 Appender { engine: self, scope, live, latest, cursor, written: None };
             let done = work(&mut appender);
             appender.settle()?;
+            self.store.sync()?;
             done
         })
     }
@@ -107,7 +108,7 @@ impl<'env> Appender<'_, 'env> {
         run(&change, &self.engine.evm, payload, known, verify)
     }
 
-    /// Makes an executed block the latest. It is on disk once the next one is added.
+    /// Makes an executed block the latest. It is written while the next one is executed.
     pub(crate) fn append(
         &mut self,
         payload: &Payload,
@@ -123,12 +124,12 @@ impl<'env> Appender<'_, 'env> {
         // One after the other, and none on top of one that failed.
         self.settle()?;
         let write = change.clone();
-        let thread = self.scope.spawn(move || write.commit(Durability::Synced));
+        let thread = self.scope.spawn(move || write.commit(Durability::Buffered));
         self.written = Some(Writing { change, thread, heads, block: Arc::new(block) });
         Ok(())
     }
 
-    /// Waits until the latest block is on disk, and lets everybody know.
+    /// Waits until the latest block is written, and lets everybody know.
     fn settle(&mut self) -> Result<(), EngineError> {
         let Some(Writing { thread, heads, block, .. }) = self.written.take() else {
             return Ok(());

@@ -85,8 +85,7 @@ impl RowCache {
         }
     }
 
-    /// Whether rows of that table are kept here: the latest state with its tries, and what finds it and a
-    /// block.
+    /// Whether rows of that table are kept here: the latest state, and what finds it and a block.
     pub(crate) const fn holds(table: Table) -> bool {
         matches!(
             table,
@@ -97,8 +96,6 @@ impl RowCache {
                 | Table::Numbers
                 | Table::Accounts
                 | Table::Storage
-                | Table::AccountTrie
-                | Table::StorageTrie
                 | Table::Codes
         )
     }

@@ -12,6 +12,7 @@ use crate::error::{Result, StoreError};
 use crate::history::change_key;
 use crate::read::{Rows, corrupt, missing};
 use crate::table::{Domain, Table};
+use crate::tries::version_key;
 use crate::undo::{self, Before};
 use alloy_primitives::Bytes;
 use kedge_genesis::L2Number;
@@ -81,6 +82,29 @@ impl Rows for Change<'_> {
                 None => self.store.get_beside_write(table, key),
             },
         }
+    }
+
+    fn node(&self, node: &[u8]) -> Result<Option<Bytes>> {
+        let layers = [Some(&self.pending), self.before.as_ref().map(|before| &before.rows)];
+        let layers = || layers.iter().flatten().filter_map(|rows| rows.get(Table::Tries.index()));
+        // Newest first, and what was taken back is none.
+        let mut rows = BTreeMap::new();
+        for layer in layers() {
+            let versions = version_key(node, L2Number(u64::MAX))..=version_key(node, L2Number(0));
+            for (key, value) in layer.range(versions) {
+                rows.entry(key).or_insert(value);
+            }
+        }
+        // What is written on top of the store is newer than what of the store is not taken back.
+        if let Some(value) = rows.values().find_map(|value| value.as_ref()) {
+            return Ok((!value.is_empty()).then(|| value.clone()));
+        }
+        let mut stored = self.store.node_rows();
+        let mut found = stored.seek(node, L2Number(u64::MAX))?;
+        while found && stored.key().is_some_and(|key| rows.keys().any(|of| **of == *key)) {
+            found = stored.older(node)?;
+        }
+        Ok(if found { stored.value() } else { None })
     }
 }
 
@@ -211,7 +235,12 @@ impl<'s> Change<'s> {
     ///
     /// # Errors
     /// [`StoreError::NotRecording`] as [`Change::put`].
-    pub(crate) fn add(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+    pub(crate) fn add(
+        &mut self,
+        table: Table,
+        key: Vec<u8>,
+        value: impl Into<Bytes>,
+    ) -> Result<()> {
         if let Some(recording) = self.recording(table)? {
             recording.note(table, &key, Before::Absent);
         }
@@ -263,6 +292,12 @@ impl<'s> Change<'s> {
         if let Some(rows) = self.pending.get_mut(table.index()) {
             rows.insert(key, value);
         }
+    }
+
+    /// Deletes a row as something that nothing undoes. False where this change has done so.
+    pub(crate) fn drop_row(&mut self, table: Table, key: &[u8]) -> bool {
+        let rows = self.pending.get_mut(table.index());
+        rows.is_some_and(|rows| !matches!(rows.insert(key.to_vec(), None), Some(None)))
     }
 }
 

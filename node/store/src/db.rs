@@ -6,16 +6,18 @@ use crate::codec::{decode, encode};
 use crate::error::{Result, StoreError};
 use crate::read::{Reader, Rows};
 use crate::table::Table;
+use crate::tries::node_of_key;
 use alloy_primitives::{B256, Bytes};
-use kedge_genesis::Network;
+use kedge_genesis::{L2Number, Network};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, ErrorKind, Options, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
+    DBCompressionType, DBPinnableSlice, ErrorKind, Options, WriteBatch, WriteBufferManager,
+    WriteOptions,
 };
 use std::path::{Path, PathBuf};
 
 /// The layout that this version reads and writes. Raised with every incompatible change.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Which chain a database belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +50,7 @@ pub enum Durability {
 /// What an operator can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Bytes for all caches together: a quarter of it for rows of the latest state and its tries, the rest for
-    /// RocksDB's: blocks of tables, their indexes and filters, and a quarter of that for writes that are not in
+    /// Bytes for all caches together: a quarter of it for rows of the latest state, the rest for RocksDB's: blocks of tables, their indexes and filters, and a quarter of that for writes that are not in
     /// tables yet.
     pub cache_bytes: usize,
 }
@@ -141,9 +142,20 @@ impl Store {
             table_options.set_bloom_filter(10.0, false);
             table_options.set_cache_index_and_filter_blocks(true);
             table_options.set_pin_l0_filter_and_index_blocks_in_cache(true);
+            // In parts, of which those are in the cache that are used: all of them are larger than it.
+            table_options.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+            table_options.set_partition_filters(true);
+            table_options.set_pin_top_level_index_and_filter(true);
             let mut options = Options::default();
+            let mut compression = DBCompressionType::Lz4;
+            if *table == Table::Tries {
+                // A look-up goes to a node and not to a row, and hashes do not become shorter.
+                table_options.set_whole_key_filtering(false);
+                options.set_prefix_extractor(node_of_key());
+                compression = DBCompressionType::None;
+            }
             options.set_block_based_table_factory(&table_options);
-            options.set_compression_type(DBCompressionType::Lz4);
+            options.set_compression_type(compression);
             options.set_write_buffer_size(16 << 20);
             // Most tables get few writes; the default would take a megabyte for each.
             options.set_arena_block_size(64 << 10);
@@ -211,6 +223,14 @@ impl Store {
         self.db.cf_handle(table.name()).expect("every table is opened with the database")
     }
 
+    /// Puts everything that was written on disk.
+    ///
+    /// # Errors
+    /// What RocksDB reports.
+    pub fn sync(&self) -> Result<()> {
+        self.db.flush_wal(true).map_err(|source| self.error(source))
+    }
+
     /// A row that no write which is under way changes.
     pub(crate) fn get_beside_write(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         match self.cache.current(table, key) {
@@ -246,6 +266,10 @@ impl Rows for Store {
             Some(version) => self.cache.get(version, table, key, read),
             None => read(),
         }
+    }
+
+    fn node(&self, node: &[u8]) -> Result<Option<Bytes>> {
+        self.node_rows().find(node, L2Number(u64::MAX))
     }
 }
 

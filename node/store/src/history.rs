@@ -1,26 +1,26 @@
 //! The state after old blocks, and what is dropped of it.
 //!
-//! For each change of an account, slot or trie node the value from before it is kept under the key and the
-//! number of the block that changed it. So the state after block `n` is the first change after `n`. Pruning
-//! drops the changes up to a block; states after earlier blocks are gone then. Which block may be pruned to
-//! is for the node to decide: proofs need the states at which open assertions begin.
+//! For each change of an account or slot the value from before it is kept under the key and the number of the
+//! block that changed it. So the state after block `n` is the first change after `n`; of the tries each node is
+//! kept under the block that made it. Pruning drops the changes up to a block, and the nodes that were replaced
+//! up to it; states after earlier blocks are gone then. Which block may be pruned to is for the node to decide:
+//! proofs need the states at which open assertions begin.
 
 use crate::codec::{decode, encode};
 use crate::db::{Durability, Store};
 use crate::error::Result;
 use crate::l1::finalized;
-use crate::l2::{AccountRow, L2Rows, SlotRow, slot_key, trie_key};
+use crate::l2::{AccountRow, L2Rows, SlotRow, slot_key};
 use crate::read::{Reader, Rows, corrupt, row, successor};
 use crate::table::Table;
 use crate::undo::{self, Before};
-use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_primitives::{Address, Bytes, U256};
 use kedge_genesis::L2Number;
 use kedge_vm::AccountInfo;
 use rocksdb::WriteBatch;
 
 /// The tables that hold what was before changes, each with the block number at the end of its keys.
-pub(crate) const HISTORY: [Table; 3] =
-    [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory];
+pub(crate) const HISTORY: [Table; 2] = [Table::AccountHistory, Table::StorageHistory];
 
 /// The oldest block after which the state is kept.
 const PRUNED: &[u8] = b"pruned";
@@ -45,18 +45,11 @@ pub(crate) fn split_at(key: &[u8]) -> Option<(&[u8], L2Number)> {
 /// Table and key, without block number, of what a row of the state was before changes of it. None for the
 /// other tables.
 fn history_of(table: Table, key: &[u8]) -> Option<(Table, Vec<u8>)> {
-    // Length of what names the trie.
-    let owner = match table {
-        Table::Accounts => return Some((Table::AccountHistory, key.to_vec())),
-        Table::Storage => return Some((Table::StorageHistory, key.to_vec())),
-        Table::AccountTrie => 0,
-        Table::StorageTrie => key.len().min(32),
-        _ => return None,
-    };
-    let (owner, path) = key.split_at(owner);
-    // The length keeps paths apart that begin alike. A path has at most 64 nibbles.
-    let (owned, length) = ([u8::from(!owner.is_empty())], [path.len() as u8]);
-    Some((Table::TrieHistory, [&owned, owner, &length, path].concat()))
+    match table {
+        Table::Accounts => Some((Table::AccountHistory, key.to_vec())),
+        Table::Storage => Some((Table::StorageHistory, key.to_vec())),
+        _ => None,
+    }
 }
 
 /// Table and key of what a row of the state was before block `number` changed it. None for the other tables.
@@ -137,6 +130,8 @@ impl Store {
                     }
                     change.set(history, row, None);
                     rows += 1;
+                } else if table == Table::Tries {
+                    rows += self.prune_node(&mut change, &row)?;
                 }
             }
             // In one write with the rows, so that nobody reads what is half dropped.
@@ -191,6 +186,9 @@ impl Store {
             }
             self.write(batch, Durability::Buffered)?;
         }
+        if !self.prune_nodes(oldest, at_once, dropped, go_on)? {
+            return Ok(());
+        }
         self.delete(Table::Meta, SCANNING, Durability::Buffered)
     }
 }
@@ -227,24 +225,6 @@ impl Reader<'_> {
         }
     }
 
-    /// The node of a trie as it was after block `number`.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(crate) fn trie_node_at(
-        &self,
-        owner: Option<B256>,
-        path: &kedge_vm::Nibbles,
-        number: L2Number,
-    ) -> Result<Option<Bytes>> {
-        let (table, key) = trie_key(owner, path);
-        match self.change_after(table, &key, number)? {
-            None => self.trie_node(owner, path),
-            Some((_, value)) if value.is_empty() => Ok(None),
-            Some((_, value)) => Ok(Some(value.into_vec().into())),
-        }
-    }
-
     /// The first change of a row of the state after a block: its value is the one from before that change.
     fn change_after(
         &self,
@@ -262,15 +242,16 @@ mod tests {
     use super::*;
     use crate::db::Identity;
     use crate::table::Domain;
+    use crate::tries::{split_version, version_key};
+    use alloy_primitives::B256;
     use kedge_genesis::Network;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::Path;
     use tempfile::{TempDir, tempdir};
 
     const BLOCKS: u64 = 20;
     const FINAL: u64 = 17;
-    const STATE: [Table; 4] =
-        [Table::Accounts, Table::Storage, Table::AccountTrie, Table::StorageTrie];
+    const STATE: [Table; 2] = [Table::Accounts, Table::Storage];
 
     fn open(path: &Path) -> Store {
         let identity = Identity { network: Network::Dev, params: B256::ZERO, genesis: B256::ZERO };
@@ -289,6 +270,12 @@ mod tests {
                 for byte in (0..20_u8).filter(|byte| (u64::from(*byte) + number) % 3 == 0) {
                     change.put(table, &[byte; 40], vec![number as u8]).unwrap();
                 }
+            }
+            // Some end, and some of these begin again.
+            for byte in (0..15_u8).filter(|byte| (u64::from(*byte) + number) % 3 == 0) {
+                let gone = (u64::from(byte) + number) % 4 == 0;
+                let node = if gone { Vec::new() } else { vec![number as u8] };
+                change.add(Table::Tries, version_key(&[0, byte], L2Number(number)), node).unwrap();
             }
             change.end(Domain::L2).unwrap();
             if number < recorded.min(FINAL + 1) {
@@ -315,6 +302,15 @@ mod tests {
         keys.map(|key| u64::from_be_bytes(*key.last_chunk().unwrap())).collect()
     }
 
+    /// The nodes after each block from `oldest` on.
+    fn nodes(store: &Store, oldest: u64) -> Vec<Option<Bytes>> {
+        let reader = store.reader();
+        let at = |number| (0..15).map(move |byte| (number, [0, byte]));
+        let find =
+            |(number, node): (u64, [u8; 2])| reader.node_rows().find(&node, L2Number(number));
+        (oldest..=BLOCKS).flat_map(at).map(|it| find(it).unwrap()).collect()
+    }
+
     fn prune(store: &Store, oldest: u64) -> u64 {
         store.prune_states(L2Number(oldest), 1, |_| true).unwrap()
     }
@@ -324,9 +320,18 @@ mod tests {
         let ((_one, recorded), (_other, scanned)) = (chain(1), chain(BLOCKS));
         assert_eq!(records(&scanned), [18, 19, 20]);
         for (oldest, reached) in [(3, 3), (4, 4), (11, 11), (2, 11), (BLOCKS, FINAL)] {
+            let before = nodes(&recorded, reached);
             assert_eq!(prune(&recorded, oldest), prune(&scanned, oldest));
             assert_eq!(oldest_state(&recorded).unwrap(), L2Number(reached));
             assert!(dump(&recorded) == dump(&scanned), "after pruning to {oldest}");
+            assert_eq!(nodes(&recorded, reached), before);
+            let reader = recorded.reader();
+            let mut kept = BTreeSet::new();
+            for (key, value) in reader.all(Table::Tries).map(Result::unwrap) {
+                let (node, number) = split_version(&key).unwrap();
+                let needed = number.0 > reached || !value.is_empty() && kept.insert(node.to_vec());
+                assert!(needed, "a row of block {number} is left");
+            }
             assert_eq!(records(&recorded), Vec::from_iter(reached + 1..=BLOCKS));
             for table in HISTORY {
                 for (key, _) in recorded.reader().all(table).map(Result::unwrap) {

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::history::at;
 use crate::read::{Reader, Rows, corrupt, missing, row};
 use crate::table::{Domain, Table};
+use crate::tries::{node_key, version_key};
 use alloy_consensus::Header;
 use alloy_eips::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
@@ -148,18 +149,9 @@ pub(crate) fn slot_key(address: Address, slot: U256) -> [u8; 52] {
     key
 }
 
-/// Table and key of the trie node at a path.
-pub(crate) fn trie_key(owner: Option<B256>, path: &kedge_vm::Nibbles) -> (Table, Vec<u8>) {
-    match owner {
-        None => (Table::AccountTrie, path.to_vec()),
-        Some(owner) => (Table::StorageTrie, [owner.as_slice(), &path.to_vec()].concat()),
-    }
-}
-
-/// The rows of a state and of its tries; none where nothing is stored.
+/// The rows of a state; none where nothing is stored.
 pub(crate) fn state_rows<'d>(
     state: &'d StateDiff,
-    trie: &'d TrieDiff,
 ) -> impl Iterator<Item = (Table, Vec<u8>, Option<Bytes>)> + use<'d> {
     let codes = state.codes.iter();
     let codes = codes.map(|(hash, code)| (Table::Codes, hash.to_vec(), Some(code.clone())));
@@ -171,11 +163,17 @@ pub(crate) fn state_rows<'d>(
         let row = (!value.is_zero()).then(|| encode(&SlotRow(*value)).into());
         (Table::Storage, slot_key(*address, *slot).to_vec(), row)
     });
-    let nodes = trie.nodes.iter().map(|((owner, path), node)| {
-        let (table, key) = trie_key(*owner, path);
-        (table, key, node.clone())
-    });
-    codes.chain(accounts).chain(slots).chain(nodes)
+    codes.chain(accounts).chain(slots)
+}
+
+/// The rows of the nodes that block `number` changed.
+pub(crate) fn node_rows(
+    trie: &TrieDiff,
+    number: L2Number,
+) -> impl Iterator<Item = (Vec<u8>, Bytes)> + use<'_> {
+    trie.nodes.iter().map(move |((owner, path), node)| {
+        (version_key(&node_key(*owner, path), number), node.clone().unwrap_or_default())
+    })
 }
 
 /// Reading the L2 chain. Blocks are those of the one chain up to `latest`.
@@ -310,8 +308,7 @@ pub trait L2Rows: Rows {
     /// # Errors
     /// When the database fails.
     fn trie_node(&self, owner: Option<B256>, path: &kedge_vm::Nibbles) -> Result<Option<Bytes>> {
-        let (table, key) = trie_key(owner, path);
-        self.get(table, &key)
+        self.node(&node_key(owner, path))
     }
 
     /// A queued withdrawal.
@@ -422,8 +419,11 @@ impl Change<'_> {
             self.add(Table::AccountReads, at(address.as_slice(), L2Number(0)), Vec::new())?;
         }
         // Without history: there is no state before it.
-        for (table, key, value) in state_rows(&genesis.state, &genesis.trie) {
+        for (table, key, value) in state_rows(&genesis.state) {
             self.set(table, key, value);
+        }
+        for (key, node) in node_rows(&genesis.trie, L2Number(0)) {
+            self.set(Table::Tries, key, Some(node));
         }
         self.end(Domain::L2)?;
         // Nothing ever undoes block 0.
@@ -457,8 +457,11 @@ impl Change<'_> {
         self.begin(Domain::L2, payload.number.0)?;
         let hashes: Vec<B256> = block.transactions.iter().map(OpTxEnvelope::tx_hash).collect();
         self.write_block(&block.header, block.hash, payload, &info, &hashes, &block.receipts)?;
-        for (table, key, value) in state_rows(&block.state, &block.trie) {
+        for (table, key, value) in state_rows(&block.state) {
             self.replace(table, &key, value)?;
+        }
+        for (key, node) in node_rows(&block.trie, payload.number) {
+            self.add(Table::Tries, key, node)?;
         }
         for address in &block.unchanged {
             self.add(Table::AccountReads, at(address.as_slice(), payload.number), Vec::new())?;

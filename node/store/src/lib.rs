@@ -9,10 +9,10 @@
 //!
 //! Accounts and slots are kept at `latest`, and for each change of one the value from before it, keyed by
 //! account (and slot) and block number. The state after block `n` is the first change after `n`, or the
-//! latest value where there is none; the same holds for the nodes of the tries. So the state after every
-//! block is at hand, unless [`Store::prune_states`] dropped old ones. With the accounts that a block loaded
-//! and left as they were, which are noted too, the history of accounts tells every block that touched an
-//! address.
+//! latest value where there is none. Of the nodes of the tries each that there was is kept under the block that
+//! made it. So the state after every block is at hand, unless [`Store::prune_states`] dropped old ones. With the
+//! accounts that a block loaded and left as they were, which are noted too, the history of accounts tells every
+//! block that touched an address.
 
 mod bonds;
 mod cache;
@@ -30,6 +30,7 @@ mod read;
 mod signatures;
 mod state;
 mod table;
+mod tries;
 mod undo;
 mod verify;
 

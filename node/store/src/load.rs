@@ -2,8 +2,9 @@
 
 use crate::db::{Durability, Store};
 use crate::error::{Result, StoreError};
-use crate::l2::{L2Rows, state_rows};
+use crate::l2::{L2Rows, node_rows, state_rows};
 use crate::table::Table;
+use kedge_genesis::L2Number;
 use kedge_vm::{StateDiff, TrieDiff};
 use rocksdb::WriteBatch;
 
@@ -19,10 +20,13 @@ impl Store {
             return Err(StoreError::NotRecording { table: Table::Accounts });
         }
         let mut batch = WriteBatch::default();
-        for (table, key, value) in state_rows(state, trie) {
+        for (table, key, value) in state_rows(state) {
             if let Some(value) = value {
                 batch.put_cf(self.family(table), key, value);
             }
+        }
+        for (key, node) in node_rows(trie, L2Number(0)) {
+            batch.put_cf(self.family(Table::Tries), key, node);
         }
         self.write(batch, Durability::Buffered)
     }

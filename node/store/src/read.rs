@@ -6,6 +6,7 @@ use crate::db::Store;
 use crate::error::{Result, StoreError};
 use crate::table::Table;
 use alloy_primitives::{Bytes, hex};
+use kedge_genesis::L2Number;
 use rocksdb::{Direction, IteratorMode, ReadOptions, Snapshot};
 
 /// Something that rows can be read from.
@@ -15,6 +16,12 @@ pub trait Rows {
     /// # Errors
     /// What RocksDB reports.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>>;
+
+    /// The node of a trie at the latest block, by the key that names it.
+    ///
+    /// # Errors
+    /// What RocksDB reports.
+    fn node(&self, node: &[u8]) -> Result<Option<Bytes>>;
 }
 
 /// The decoded row at `key`.
@@ -41,8 +48,8 @@ pub type Row = (Box<[u8]>, Box<[u8]>);
 
 /// A consistent view of the store at one moment: later writes do not show.
 pub struct Reader<'s> {
-    store: &'s Store,
-    snapshot: Snapshot<'s>,
+    pub(crate) store: &'s Store,
+    pub(crate) snapshot: Snapshot<'s>,
     /// The moment of the snapshot, where the cache knows it.
     version: Option<Version>,
 }
@@ -63,6 +70,10 @@ impl Rows for Reader<'_> {
             Some(version) => self.store.cache.get(version, table, key, read),
             None => read(),
         }
+    }
+
+    fn node(&self, node: &[u8]) -> Result<Option<Bytes>> {
+        self.node_rows().find(node, L2Number(u64::MAX))
     }
 }
 
@@ -140,6 +151,8 @@ impl<'s> Reader<'s> {
         end: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<Row>> + use<'r, 's> {
         let mut options = ReadOptions::default();
+        // All of them, also where the table tells RocksDB of prefixes.
+        options.set_total_order_seek(true);
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);
         }

@@ -2,9 +2,10 @@
 
 use crate::error::{Result, StoreError};
 use crate::history::oldest_state;
-use crate::l2::{L2Rows, trie_key};
+use crate::l2::L2Rows;
 use crate::read::{Reader, Rows, missing};
 use crate::table::Table;
+use crate::tries::node_key;
 use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use kedge_genesis::L2Number;
@@ -46,10 +47,8 @@ impl<R: Rows + ?Sized> TrieNodes for LatestState<'_, R> {
     const SLOW: bool = true;
 
     fn trie_node(&mut self, owner: Option<B256>, path: &Nibbles, _: B256) -> Result<Bytes> {
-        self.0.trie_node(owner, path)?.ok_or_else(|| {
-            let (table, key) = trie_key(owner, path);
-            missing(table, &key)
-        })
+        let node = node_key(owner, path);
+        self.0.node(&node)?.ok_or_else(|| missing(Table::Tries, &node))
     }
 }
 
@@ -129,15 +128,9 @@ impl TrieNodes for StateAt<'_, '_> {
     type Error = StoreError;
 
     fn trie_node(&mut self, owner: Option<B256>, path: &Nibbles, _: B256) -> Result<Bytes> {
-        let node = if self.is_latest {
-            self.reader.trie_node(owner, path)?
-        } else {
-            self.reader.trie_node_at(owner, path, self.number)?
-        };
-        node.ok_or_else(|| {
-            let (table, key) = trie_key(owner, path);
-            missing(table, &key)
-        })
+        let node = node_key(owner, path);
+        let found = self.reader.node_rows().find(&node, self.number)?;
+        found.ok_or_else(|| missing(Table::Tries, &node))
     }
 }
 

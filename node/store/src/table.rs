@@ -92,16 +92,12 @@ tables! {
     25 AccountHistory "account_history" L2,
     /// Address, slot and L2 number to the value before that block, zero as empty value.
     26 StorageHistory "storage_history" L2,
-    /// Nibble path to node of the account trie.
-    27 AccountTrie "account_trie" L2,
-    /// Hashed address and nibble path to node of a storage trie.
-    28 StorageTrie "storage_trie" L2,
+    /// Owner, nibble path and L2 number, newest first, to the trie node after that block, gone as empty value.
+    27 Tries "tries" L2,
     /// Withdrawal index to queued withdrawal.
     29 Withdrawals "withdrawals" L2,
     /// Latest number and running sums of the L2 chain.
     30 L2Meta "l2_meta" L2,
-    /// Owner, nibble path and L2 number to the trie node before that block, absent as empty value.
-    31 TrieHistory "trie_history" L2,
     /// Address and L2 number of each block that loaded the account and left it as it was, or changed it
     /// and was pruned; and of block 0 for each account that it has.
     32 AccountReads "account_reads" L2,

@@ -4,9 +4,9 @@
 //!   are stored with it; every index leads where it should, and holds nothing else.
 //! * The state at `latest` is the one that the last header commits to: every node of the tries has the hash
 //!   by which its parent knows it, every account and slot is in them, and nothing more is.
-//! * Every value in the history is proven against the header of the block before its change, on the nodes
-//!   that the history has for that block. The undo record of a block that may be unwound names the changes that
-//!   the history has for it, and no others.
+//! * Every value in the history is proven against the header of the block before its change, on the nodes of
+//!   that block. The undo record of a block that may be unwound names the changes and the nodes that there are
+//!   for it, and no others.
 //! * Bitcoin's blocks are a chain with the bodies that their headers commit to, and what was derived from
 //!   them fits the L2 blocks.
 

@@ -195,7 +195,7 @@ pub(crate) fn create(dir: &Path, people: &People) -> Result<()> {
     change.end(Domain::L1)?;
     change.commit(Durability::Synced)?;
     // As a node's state is that has run for long.
-    for table in [Table::Accounts, Table::Storage, Table::AccountTrie, Table::StorageTrie] {
+    for table in [Table::Accounts, Table::Storage, Table::Tries] {
         store.compact(table)?;
     }
     Ok(())

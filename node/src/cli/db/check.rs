@@ -11,7 +11,7 @@ pub(super) fn verify(dir: &Datadir) -> anyhow::Result<ExitCode> {
     let tip = store.l1_tip()?.unwrap_or_default().height;
     let l1_blocks = u64::from(tip.since(dir.params().l1_start.height)).saturating_add(1);
     let mut history = 0;
-    for table in [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory] {
+    for table in [Table::AccountHistory, Table::StorageHistory, Table::Tries] {
         history += store.table_size(table)?.rows;
     }
     // Estimates, where counting would take as long as checking.

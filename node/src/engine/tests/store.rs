@@ -3,7 +3,17 @@
 use super::*;
 use kedge_store::Verification;
 
-const HISTORY: [Table; 3] = [Table::AccountHistory, Table::StorageHistory, Table::TrieHistory];
+/// What there is of blocks before the latest, with the block's number in the keys.
+const HISTORY: [Table; 3] = [Table::AccountHistory, Table::StorageHistory, Table::Tries];
+
+/// How a key of such a table ends that is of that block.
+fn end(table: Table, number: L2Number) -> Vec<u8> {
+    match table {
+        // Newest first, in seven bytes.
+        Table::Tries => ((1_u64 << 56) - 1 - number.0).to_be_bytes()[1..].to_vec(),
+        _ => number.0.to_be_bytes().to_vec(),
+    }
+}
 
 /// Eight rounds with a transfer, a batch and a withdrawal among them, and two blocks that Bitcoin does not
 /// have.
@@ -80,7 +90,14 @@ fn a_sound_store_is_found_sound_and_everything_in_it_was_looked_at() {
     assert_eq!(report.log_rows, count(&[Table::LogIndex]));
     assert_eq!(report.accounts, count(&[Table::Accounts]));
     assert_eq!(report.slots, count(&[Table::Storage]));
-    assert_eq!(report.trie_nodes, count(&[Table::AccountTrie, Table::StorageTrie]));
+    let nodes: BTreeMap<Vec<u8>, bool> = {
+        let reader = world.store().reader();
+        let rows: Vec<_> = reader.all(Table::Tries).map(Result::unwrap).collect();
+        // The newest of a node comes first, so last from behind.
+        let rows = rows.into_iter().rev();
+        rows.map(|(key, value)| (key[..key.len() - 7].to_vec(), !value.is_empty())).collect()
+    };
+    assert_eq!(report.trie_nodes, nodes.values().filter(|there| **there).count() as u64);
     assert_eq!(report.history, count(&HISTORY));
     assert_eq!(report.l1_blocks, count(&[Table::L1Rows]));
     assert!(report.log_rows > 0 && report.slots > 0 && report.history > 0);
@@ -101,11 +118,9 @@ fn damage_to_any_table_that_can_be_computed_is_found() {
         Table::Transactions,
         Table::Accounts,
         Table::Storage,
-        Table::AccountTrie,
-        Table::StorageTrie,
+        Table::Tries,
         Table::AccountHistory,
         Table::StorageHistory,
-        Table::TrieHistory,
         Table::L1Blocks,
         Table::L1Heights,
         Table::L1Rows,
@@ -119,7 +134,7 @@ fn damage_to_any_table_that_can_be_computed_is_found() {
             .reader()
             .down_from(table, &[0xff; 128])
             .map(Result::unwrap)
-            .find(|(_, value)| table != Table::TrieHistory || !value.is_empty())
+            .find(|(_, value)| table != Table::Tries || !value.is_empty())
             .unwrap();
         let mut other = value.to_vec();
         match other.last_mut() {
@@ -131,7 +146,9 @@ fn damage_to_any_table_that_can_be_computed_is_found() {
         damage(&world, table, &key, Some(value.to_vec()));
         assert_eq!(verify(&world).faults, []);
     }
-    for table in [Table::LogIndex, Table::Transactions, Table::Accounts, Table::UndoL2] {
+    for table in
+        [Table::LogIndex, Table::Transactions, Table::Accounts, Table::UndoL2, Table::Tries]
+    {
         let (key, value) = world.store().reader().last(table).unwrap().unwrap();
         damage(&world, table, &key, None);
         assert!(!verify(&world).is_sound(), "a missing row of {table:?} went unnoticed");
@@ -145,11 +162,12 @@ fn damage_to_any_table_that_can_be_computed_is_found() {
 #[test]
 fn a_change_too_few_or_too_many_for_an_undo_record_is_found() {
     let world = world();
-    let latest = world.engine.heads().latest.number.0.to_be_bytes();
+    let latest = world.engine.heads().latest.number;
     for table in HISTORY {
+        let end = end(table, latest);
         let rows = world.store().reader();
         let mut rows = rows.all(table).map(Result::unwrap);
-        let (key, value) = rows.find(|(key, _)| key.ends_with(&latest)).unwrap();
+        let (key, value) = rows.find(|(key, _)| key.ends_with(&end)).unwrap();
         drop(rows);
         damage(&world, table, &key, None);
         let faults = verify(&world).faults;
@@ -158,7 +176,12 @@ fn a_change_too_few_or_too_many_for_an_undo_record_is_found() {
         damage(&world, table, &key, Some(value.to_vec()));
         assert_eq!(verify(&world).faults, []);
     }
-    damage(&world, Table::AccountHistory, &[&[0x99; 20], &latest[..]].concat(), Some(Vec::new()));
+    damage(
+        &world,
+        Table::AccountHistory,
+        &[&[0x99; 20], &latest.0.to_be_bytes()[..]].concat(),
+        Some(Vec::new()),
+    );
     let faults = verify(&world).faults;
     assert!(matches!(&faults[..], [fault] if fault.table == Table::UndoL2.name()), "{faults:?}");
 }

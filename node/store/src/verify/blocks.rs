@@ -8,6 +8,7 @@ use crate::l2::L2Rows;
 use crate::logs::keys_of;
 use crate::read::Rows;
 use crate::table::Table;
+use crate::tries::split_version;
 use crate::undo::{self, Before};
 use alloy_eips::Encodable2718;
 use alloy_primitives::{B256, Bloom};
@@ -66,6 +67,12 @@ impl Verifier<'_, '_> {
             return Ok(());
         };
         for (table, key, before) in rows {
+            if table == Table::Tries {
+                self.row(self.reader.get(table, &key), table, &key)?;
+                let same = split_version(&key).is_some_and(|(_, of)| of == number);
+                self.check(same, table, &key, "is in the undo record of another block");
+                self.recorded = self.recorded.saturating_add(1);
+            }
             if before != Before::InHistory {
                 continue;
             }

@@ -9,13 +9,19 @@ use crate::l1::finalized;
 use crate::l2::{AccountRow, L2Rows, SlotRow};
 use crate::read::Row;
 use crate::table::Table;
+use crate::tries::{node_key, split_version, version_key};
 use alloy_primitives::{Address, U256, keccak256};
 use kedge_genesis::L2Number;
 use kedge_vm::Nibbles;
 use kedge_vm::trie::{AccountProof, EMPTY_ROOT_HASH, prove_account};
 
+/// What a row is about, and the block that changed it.
+fn split(table: Table, key: &[u8]) -> Option<(&[u8], L2Number)> {
+    if table == Table::Tries { split_version(key) } else { split_at(key) }
+}
+
 impl Verifier<'_, '_> {
-    /// Every row of the history of accounts and slots, on the history of nodes; of the latter also every
+    /// Every row of the history of accounts and slots, on the nodes of that time; of the latter also every
     /// root.
     pub(super) fn history(&mut self) -> Result<()> {
         let (Some(latest), oldest) = (self.reader.latest()?, oldest_state(&self.reader)?) else {
@@ -23,14 +29,14 @@ impl Verifier<'_, '_> {
         };
         let last_final = finalized(&self.reader)?;
         let mut changes = 0_u64;
-        for table in HISTORY {
+        for table in HISTORY.into_iter().chain([Table::Tries]) {
             // Apart from the reader, which the checks use too.
             let mut next = Some(Vec::new());
             while let Some(from) = next.take() {
                 let rows = self.reader.from(table, &from).take(4_096);
                 for row in rows.collect::<Result<Vec<Row>>>()? {
                     self.history_row(table, &row, oldest, latest)?;
-                    let open = split_at(&row.0).is_some_and(|(_, number)| number > last_final);
+                    let open = split(table, &row.0).is_some_and(|(_, number)| number > last_final);
                     changes = changes.saturating_add(u64::from(open));
                     next = Some([&*row.0, &[0]].concat());
                 }
@@ -46,11 +52,10 @@ impl Verifier<'_, '_> {
             let Some(header) = self.readable(header, Table::Headers, &key)?.flatten() else {
                 continue;
             };
-            let node = self.reader.trie_node_at(None, &Nibbles::new(), number);
-            let node = self.readable(node, Table::TrieHistory, &key)?.flatten();
-            let root = node.map_or(EMPTY_ROOT_HASH, keccak256);
-            let same = root == header.state_root;
-            self.check(same, Table::TrieHistory, &key, "has another root than the header");
+            let node = node_key(None, &Nibbles::new());
+            let root = self.reader.node_rows().find(&node, number)?;
+            let same = root.map_or(EMPTY_ROOT_HASH, keccak256) == header.state_root;
+            self.check(same, Table::Tries, &version_key(&node, number), "is not the header's root");
         }
         Ok(())
     }
@@ -62,12 +67,12 @@ impl Verifier<'_, '_> {
         oldest: L2Number,
         latest: L2Number,
     ) -> Result<()> {
-        let Some((prefix, number)) = split_at(key) else {
+        let Some((prefix, number)) = split(table, key) else {
             self.fault(table, key, "is not the key of a change");
             return Ok(());
         };
-        let changes = L2Number(0) < number && number <= latest;
-        self.check(changes, table, key, "is of block 0 or of a block that is not there");
+        let changes = (L2Number(0) < number || table == Table::Tries) && number <= latest;
+        self.check(changes, table, key, "is not of a block that changed something");
         self.found.history = self.found.history.saturating_add(1);
         (self.progress)(VerifyStep::History, self.found.history);
         // Nothing asks for what was before a pruned change.
@@ -101,7 +106,7 @@ impl Verifier<'_, '_> {
                 }
             }
             // Proven as part of what is on its path.
-            Table::TrieHistory => {}
+            Table::Tries => {}
             _ => self.fault(table, key, "is not the key of an account"),
         }
         Ok(())

@@ -3,10 +3,11 @@
 use super::{Verifier, VerifyStep};
 use crate::codec::decode;
 use crate::error::Result;
-use crate::l2::{AccountRow, L2Rows, SlotRow, trie_key};
+use crate::l2::{AccountRow, L2Rows, SlotRow};
 use crate::read::Rows;
 use crate::state::LatestState;
 use crate::table::Table;
+use crate::tries::node_key;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rlp::Decodable;
 use alloy_trie::nodes::{RlpNode, TrieNode};
@@ -63,9 +64,16 @@ impl Verifier<'_, '_> {
         }
         self.found.trie_nodes = accounts.stored.saturating_add(storage.stored);
         self.check_rows(Table::Accounts, accounts.leaves)?;
-        self.check_rows(Table::AccountTrie, accounts.stored)?;
         self.check_rows(Table::Storage, storage.leaves)?;
-        self.check_rows(Table::StorageTrie, storage.stored)
+        let (nodes, reached) = (self.reader.count_nodes()?, self.found.trie_nodes);
+        if nodes != reached {
+            self.fault(
+                Table::Tries,
+                &[],
+                format!("has {nodes} nodes at the latest block, expected {reached}"),
+            );
+        }
+        Ok(())
     }
 
     /// Every code is what its hash says.
@@ -128,7 +136,7 @@ impl Verifier<'_, '_> {
             open.push((Nibbles::new(), RlpNode::word_rlp(&root)));
         }
         while let Some((path, reference)) = open.pop() {
-            let (table, key) = trie_key(owner, &path);
+            let (table, key) = (Table::Tries, node_key(owner, &path));
             let node = match reference.as_hash() {
                 Some(hash) => {
                     let bytes = LatestState(&self.reader).trie_node(owner, &path, hash);
