@@ -8,7 +8,7 @@
 use crate::{
     engine::Engine,
     mempool::Mempool,
-    publisher::{Part, Publisher},
+    publisher::{Part, PublishError, Publisher},
 };
 use anyhow::Context;
 use bitcoin::key::Keypair;
@@ -17,9 +17,10 @@ use kedge_bridge::{
     derive::{DeriveState, L2Cursor, Reads, next_payload},
     envelope::{Kind, sign_batch, split},
 };
-use kedge_genesis::{BATCH_EPOCH_READS, L1Height, L2Number, Params};
+use kedge_genesis::{BATCH_EPOCH_READS, L1Height, L1Ref, L2Number, Params};
 use kedge_store::{L1Rows, L2Rows, Reader};
 use kedge_vm::PayloadTx;
+use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub struct Batcher {
     origin_depth: u32,
     /// Whether further batches are begun.
     active: watch::Sender<bool>,
+    /// The tip up to which the publisher knows what became of its transactions.
+    looked: Mutex<Option<L1Ref>>,
 }
 
 impl std::fmt::Debug for Batcher {
@@ -59,7 +62,8 @@ impl Batcher {
         origin_depth: u32,
     ) -> Self {
         let active = watch::Sender::new(true);
-        Self { params, engine, mempool, publisher, sequencer, origin_depth, active }
+        let looked = Mutex::new(None);
+        Self { params, engine, mempool, publisher, sequencer, origin_depth, active, looked }
     }
 
     /// Whether it begins further batches. What was begun is seen through in any case.
@@ -80,7 +84,7 @@ impl Batcher {
         loop {
             let tip = heads.borrow_and_update().l1_tip;
             if ticked != Some(tip) {
-                if let Err(error) = self.publisher.tick().await {
+                if let Err(error) = self.look(tip).await {
                     tracing::warn!("batcher: {error}");
                 }
                 ticked = Some(tip);
@@ -102,17 +106,23 @@ impl Batcher {
     /// # Errors
     /// When Bitcoin does not answer or this machine fails.
     pub async fn step(&self) -> anyhow::Result<()> {
-        self.publisher.tick().await?;
+        self.look(self.engine.heads().l1_tip).await?;
         self.post().await
     }
 
-    /// Whether everything up to the latest block is on its way to Bitcoin.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn is_idle(&self) -> anyhow::Result<bool> {
+    /// Has the publisher see what became of its transactions up to that tip.
+    async fn look(&self, tip: L1Ref) -> Result<(), PublishError> {
+        self.publisher.tick().await?;
+        *self.looked.lock() = Some(tip);
+        Ok(())
+    }
+
+    /// Whether everything up to the latest block is on its way to Bitcoin. What was on its way before the last
+    /// Bitcoin block may have arrived in it, or be gone: that is known once the publisher has looked.
+    pub async fn is_idle(&self) -> bool {
         let heads = self.engine.heads();
-        Ok(heads.latest.number <= heads.safe.number || self.in_flight().await)
+        let looked = *self.looked.lock() == Some(heads.l1_tip);
+        heads.latest.number <= heads.safe.number || looked && self.in_flight().await
     }
 
     /// Whether the sequencer is still making the epochs up to Bitcoin's tip: a batch takes as many as it may.

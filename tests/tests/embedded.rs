@@ -74,6 +74,30 @@ async fn accounts_are_funded_by_deposits_and_the_vault_covers_them() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_bitcoin_blocks_brings_a_batch() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let dev = Dev::start(dir.path(), &["--l1-block-time=0"]).await?;
+    let from = &dev.ready.accounts[0];
+    let chain = Chain { client: dev.client(), bitcoin: dev.bitcoin() };
+    let to = fresh_address("before many Bitcoin blocks");
+    for nonce in 0..5 {
+        let raw = chain.sign(from, &["--nonce", &nonce.to_string(), "--value", "1", &to]).await?;
+        chain.latency(&raw).await?;
+        dev.client().kedge(&["l1", "mine", "20"]).await?;
+        let (latest, safe) = (chain.client.head("latest").await?, chain.client.head("safe").await?);
+        // What came with the last block is on its way.
+        ensure!(
+            latest.number <= safe.number + 1,
+            "latest is {}, safe {}",
+            latest.number,
+            safe.number
+        );
+    }
+    ensure!(chain.client.balance(&to).await? == 5, "{to} has not all of it");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bitcoin_blocks_come_on_demand() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let dev = Dev::start(dir.path(), &["--l1-block-time=0"]).await?;

@@ -370,6 +370,6 @@ impl DevMethods {
         let heads = self.engine.heads();
         heads.l1_tip.height == height
             && heads.latest.origin.height == height
-            && self.batcher.is_idle().await.unwrap_or(true)
+            && self.batcher.is_idle().await
     }
 }

@@ -48,7 +48,8 @@ impl World {
         let tip = self.bitcoin.call("getbestblockhash", json!([])).await?;
         let old = self.bitcoin.call("getblockheader", json!([tip, true])).await?;
         let height = u32::try_from(old["height"].as_u64().context("no height")?)?;
-        let time = u32::try_from(old["time"].as_u64().context("no time")?)?;
+        // Later than any that was in its place before.
+        let time = u32::try_from(old["time"].as_u64().context("no time")?)? + 1;
         let mut parent: BlockHash = text(&old["previousblockhash"])?.parse()?;
         for more in 0..2 {
             let block = empty(parent, height + more, time + more, text(&old["bits"])?)?;
