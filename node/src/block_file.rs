@@ -5,7 +5,7 @@
 //! the hash that the file says, it is added as the sequencer would, to be confirmed by Bitcoin or unwound.
 
 use crate::engine::{Appender, Engine, recover_senders};
-use alloy_consensus::{Block, BlockBody, Header};
+use alloy_consensus::{Block, BlockBody, Header, proofs::calculate_transaction_root};
 use alloy_eips::Encodable2718;
 use alloy_primitives::{Address, Bytes};
 use alloy_rlp::{Decodable as _, Encodable as _};
@@ -100,7 +100,7 @@ pub fn read_block(file: &mut impl BufRead) -> anyhow::Result<Option<(FileBlock, 
 /// written, on other threads; what was added is on disk when this returns.
 ///
 /// # Errors
-/// As [`read_block`]. When a block is another than the one that the node has, cannot follow the latest block, or
+/// As [`read_block`]. When a block does not hold what its header says, is another than the one that the node has, cannot follow the latest block, or
 /// comes to another hash than the file says; and when this machine failed. The message says what to do. The blocks
 /// before it are there.
 pub fn import_blocks(
@@ -110,6 +110,7 @@ pub fn import_blocks(
 ) -> anyhow::Result<()> {
     let read = move || -> anyhow::Result<_> {
         let Some((block, bytes)) = read_block(&mut file)? else { return Ok(None) };
+        check_body(&block)?;
         let senders = recover_senders(&block.body.transactions);
         Ok(Some((block, bytes, senders)))
     };
@@ -133,6 +134,18 @@ pub fn import_blocks(
             Ok(())
         })
     })
+}
+
+/// Whether a block holds what its header says: a header is compared with the chain by its hash.
+fn check_body(block: &FileBlock) -> anyhow::Result<()> {
+    let BlockBody { transactions, ommers, withdrawals } = &block.body;
+    let has_more = !ommers.is_empty() || withdrawals.as_ref().is_some_and(|list| !list.is_empty());
+    ensure!(
+        !has_more && calculate_transaction_root(transactions) == block.header.transactions_root,
+        "block {} of the file is damaged: it does not hold what its header says; get the file again",
+        block.header.number
+    );
+    Ok(())
 }
 
 /// Compares a block with the chain, or adds it. `senders` are those of its transactions that are known.
@@ -340,6 +353,26 @@ mod tests {
             blocks[number].header.extra_data = Bytes::from_static(&[1]);
             let error = import(&world.engine, &blocks[number]).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_does_not_hold_what_its_header_says_is_refused() {
+        let world = world();
+        let blocks = blocks(&export(&world));
+        let import = |block: &FileBlock| {
+            let mut file = Vec::new();
+            block.encode(&mut file);
+            import_blocks(&world.engine, file.as_slice(), |_, _| {})
+        };
+        import(&blocks[2]).unwrap();
+        let mut others = vec![blocks[2].clone(); 3];
+        others[0].body.transactions.pop();
+        others[1].body.ommers.push(Header::default());
+        others[2].body.withdrawals = Some(vec![Default::default()].into());
+        for other in &others {
+            let error = import(other).unwrap_err().to_string();
+            assert!(error.contains("block 2 of the file is damaged"), "{error}");
         }
     }
 

@@ -122,6 +122,16 @@ pub async fn follow_step(
     }
 }
 
+/// Takes note of Bitcoin's tip, without following up to it.
+///
+/// # Errors
+/// When Bitcoin does not answer.
+pub async fn see_tip(bitcoin: &dyn Bitcoin, engine: &Engine) -> Result<BlockHash, FollowError> {
+    let info = bitcoin.chain_info().await?;
+    engine.set_l1_best(L1Ref { height: info.height, hash: info.best.to_byte_array().into() });
+    Ok(info.best)
+}
+
 /// Follows Bitcoin up to the tip that it has now.
 ///
 /// # Errors
@@ -131,11 +141,10 @@ pub async fn follow_to_tip(
     engine: &Arc<Engine>,
 ) -> Result<L1Ref, FollowError> {
     loop {
-        let info = bitcoin.chain_info().await?;
-        engine.set_l1_best(L1Ref { height: info.height, hash: info.best.to_byte_array().into() });
+        let best = see_tip(bitcoin, engine).await?;
         loop {
             if let Followed::AtTip(tip) = follow_step(bitcoin, engine).await? {
-                if block_hash(tip) == info.best {
+                if block_hash(tip) == best {
                     return Ok(tip);
                 }
                 break;

@@ -120,6 +120,8 @@ pub struct Node {
     tasks: JoinSet<anyhow::Result<()>>,
     /// Whether the challenger has begun.
     challenges: bool,
+    /// What the node follows, until it does.
+    to_follow: Option<Arc<dyn Bitcoin>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -152,7 +154,8 @@ fn refuse_development(datadir: &Path) -> anyhow::Result<()> {
 }
 
 impl Node {
-    /// Opens the store, catches up with Bitcoin and starts every role.
+    /// Opens the store, catches up with Bitcoin and starts every role. A node without roles has yet to
+    /// [catch up](Self::catch_up), and can answer meanwhile.
     ///
     /// # Errors
     /// When Bitcoin cannot be followed, the data directory is not this network's, or a role cannot start.
@@ -177,6 +180,8 @@ impl Node {
                 params.network.name()
             );
         }
+        let follower =
+            if follow.is_empty() { None } else { Some(Arc::new(Follower::new(&follow)?)) };
         let folder = datadir.join("store");
         if !folder.exists() {
             // What would be refused below leaves nothing behind.
@@ -195,7 +200,12 @@ impl Node {
         };
         let engine = Arc::new(Engine::open(store.clone(), params, engine)?);
         l1::check_ready(&*bitcoin, params.bitcoin, engine.heads().l1_tip.height).await?;
-        follow::follow_to_tip(&*bitcoin, &engine).await?;
+        let has_roles = sequencer.is_some() || proposer.is_some() || challenger.is_some();
+        if has_roles {
+            follow::follow_to_tip(&*bitcoin, &engine).await?;
+        } else {
+            follow::see_tip(&*bitcoin, &engine).await?;
+        }
 
         let mut tasks = JoinSet::new();
         let mut mempool = None;
@@ -210,11 +220,6 @@ impl Node {
             tasks.spawn(link.run(stop.clone()));
             mempool = Some(pool);
         }
-        {
-            let (bitcoin, engine, stop) = (bitcoin.clone(), engine.clone(), stop.clone());
-            tasks.spawn(async move { Ok(follow::follow(bitcoin, engine, stop).await?) });
-        }
-
         if let Prune::Keep(blocks) = prune {
             let (engine, stop) = (engine.clone(), stop.clone());
             tasks.spawn(pruner::run(engine, blocks, stop));
@@ -305,8 +310,6 @@ impl Node {
             None => None,
         };
 
-        let follower =
-            if follow.is_empty() { None } else { Some(Arc::new(Follower::new(&follow)?)) };
         let submission = match (mempool, sequencer_rpc) {
             (Some(pool), _) => Submission::Mempool(pool),
             (None, Some(url)) => Submission::Forward(rpc::Sequencer::new(&[url])?),
@@ -316,9 +319,6 @@ impl Node {
                 Submission::Forward(rpc::Sequencer::new(&urls)?)
             }
         };
-        if let Some(follower) = &follower {
-            follower.start(&engine, &stop, &mut tasks);
-        }
         let handle = NodeHandle {
             params,
             store,
@@ -327,8 +327,7 @@ impl Node {
             roles,
             follower: follower.clone(),
         };
-        let challenges = false;
-        Ok(Self {
+        let mut node = Self {
             engine,
             sequencer: maker,
             batcher,
@@ -338,8 +337,28 @@ impl Node {
             handle,
             stop,
             tasks,
-            challenges,
-        })
+            challenges: false,
+            to_follow: Some(bitcoin),
+        };
+        if has_roles {
+            node.catch_up().await?;
+        }
+        Ok(node)
+    }
+
+    /// Follows Bitcoin up to its tip, and from there on in the background, together with the nodes to follow.
+    ///
+    /// # Errors
+    /// When Bitcoin cannot be followed.
+    pub async fn catch_up(&mut self) -> anyhow::Result<()> {
+        let Some(bitcoin) = self.to_follow.take() else { return Ok(()) };
+        follow::follow_to_tip(&*bitcoin, &self.engine).await?;
+        if let Some(follower) = &self.follower {
+            follower.start(&self.engine, &self.stop, &mut self.tasks);
+        }
+        let (engine, stop) = (self.engine.clone(), self.stop.clone());
+        self.tasks.spawn(async move { Ok(follow::follow(bitcoin, engine, stop).await?) });
+        Ok(())
     }
 
     /// Serves JSON-RPC, with methods besides the node's own.

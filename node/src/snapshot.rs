@@ -90,6 +90,14 @@ pub fn create(
     progress: impl FnMut(u64, u64),
 ) -> anyhow::Result<Manifest> {
     ensure!(is_free(to)?, "{} is not empty; choose a new folder for the snapshot", to.display());
+    let cannot = || format!("cannot find {}", to.display());
+    let database = fs::canonicalize(store.path()).with_context(cannot)?;
+    if let Some(above) =
+        std::path::absolute(to).with_context(cannot)?.ancestors().find(|it| it.exists())
+    {
+        let within = fs::canonicalize(above).with_context(cannot)?.starts_with(&database);
+        ensure!(!within, "{} is within the database; choose a folder elsewhere", to.display());
+    }
     let made: Vec<&Path> = to
         .ancestors()
         .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
@@ -218,8 +226,8 @@ pub fn manifest(from: &Path, params: &Params) -> anyhow::Result<Manifest> {
     Ok(manifest)
 }
 
-/// Makes a data directory from a snapshot. The directory is created or empty; nothing is left in it when that
-/// fails. `progress` is told how many bytes have been copied.
+/// Makes a data directory from a snapshot. The directory is created or empty; when that fails, nothing is left of
+/// it, or in it. `progress` is told how many bytes have been copied.
 ///
 /// # Errors
 /// When `datadir` holds something, a file is not as the manifest says, and when the disk fails.
@@ -235,13 +243,17 @@ pub fn restore(
         "{} is not empty; a snapshot is restored into a new --datadir only",
         datadir.display()
     );
+    let was_there = datadir.exists();
     create_datadir(datadir)?;
     let partial = datadir.join("store.partial");
     let done = restore_into(&from.join(STORE), manifest, params, &partial, progress)
         .and_then(|()| Ok(fs::rename(&partial, datadir.join(STORE))?));
-    if done.is_err() && partial.exists() {
-        fs::remove_dir_all(&partial)
-            .with_context(|| format!("cannot remove {}", partial.display()))?;
+    if done.is_err() {
+        let mut removed = if partial.exists() { fs::remove_dir_all(&partial) } else { Ok(()) };
+        if !was_there {
+            removed = removed.and_then(|()| fs::remove_dir(datadir));
+        }
+        removed.with_context(|| format!("cannot clean up {}", datadir.display()))?;
     }
     done
 }
@@ -260,7 +272,13 @@ fn restore_into(
             done += bytes;
             progress(done);
         };
-        let (size, sha256) = copy(&from.join(&file.name), Some(to.join(&file.name)), &mut count)?;
+        let source = from.join(&file.name);
+        ensure!(
+            source.exists(),
+            "{} of the snapshot is missing; get the snapshot again",
+            file.name
+        );
+        let (size, sha256) = copy(&source, Some(to.join(&file.name)), &mut count)?;
         if size != file.size || sha256 != file.sha256 {
             bail!("{} of the snapshot is damaged; get the snapshot again", file.name);
         }
@@ -402,6 +420,10 @@ mod tests {
         let made = snapshot(&world, &copy, true);
         let error = create(world.store(), world.params, &copy, true, |_, _| {}).unwrap_err();
         assert!(error.to_string().contains("is not empty"), "{error}");
+        let within = world.store().path().join("deep/copy");
+        let error = create(world.store(), world.params, &within, true, |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("is within the database"), "{error}");
+        assert!(!world.store().path().join("deep").exists());
         let datadir = dir.path().join("data");
         fs::create_dir(&datadir).unwrap();
         fs::write(datadir.join("precious"), b"1").unwrap();
@@ -424,7 +446,13 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let error = restore(&copy, &made, world.params, &datadir, |_| {}).unwrap_err();
         assert!(error.to_string().contains("is damaged"), "{error}");
+        assert!(!datadir.exists());
+        fs::create_dir(&datadir).unwrap();
+        restore(&copy, &made, world.params, &datadir, |_| {}).unwrap_err();
         assert_eq!(fs::read_dir(&datadir).unwrap().count(), 0);
+        fs::remove_file(&path).unwrap();
+        let error = restore(&copy, &made, world.params, &datadir, |_| {}).unwrap_err();
+        assert!(error.to_string().contains("is missing; get the snapshot again"), "{error}");
         fs::remove_file(copy.join(MANIFEST)).unwrap();
         let error = manifest(&copy, world.params).unwrap_err();
         assert!(error.to_string().contains("no finished snapshot"), "{error}");

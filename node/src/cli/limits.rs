@@ -18,10 +18,10 @@ pub(super) struct RpcLimits {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     rpc_max_response: u32,
     /// Most requests in a batch
-    #[arg(long, value_name = "REQUESTS", default_value_t = 100)]
+    #[arg(long, value_name = "REQUESTS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     rpc_max_batch: u32,
     /// Most connections at a time
-    #[arg(long, value_name = "CONNECTIONS", default_value_t = 500)]
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     rpc_max_connections: u32,
     /// Most subscriptions of one connection
     #[arg(long, value_name = "SUBSCRIPTIONS", default_value_t = 128)]
@@ -30,7 +30,7 @@ pub(super) struct RpcLimits {
     #[arg(long, value_name = "FILTERS", default_value_t = 1_024)]
     rpc_max_filters: usize,
     /// After how long a filter is removed that nobody polls
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     rpc_filter_expiry: u64,
     /// Most blocks that one eth_getLogs looks at
     #[arg(long, value_name = "BLOCKS", default_value_t = 100_000)]
@@ -42,8 +42,8 @@ pub(super) struct RpcLimits {
     #[arg(long, value_name = "GAS", default_value_t = 50_000_000)]
     rpc_call_gas: u64,
     /// Most calls that are executed at a time; 0 is two for each core
-    #[arg(long, value_name = "CALLS", default_value_t = 0)]
-    rpc_concurrent_calls: usize,
+    #[arg(long, value_name = "CALLS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=65_536))]
+    rpc_concurrent_calls: u32,
     #[command(flatten)]
     heavy: HeavyLimits,
 }
@@ -65,7 +65,7 @@ impl RpcLimits {
             call_gas: self.rpc_call_gas,
             concurrent_calls: match self.rpc_concurrent_calls {
                 0 => config.concurrent_calls,
-                calls => calls,
+                calls => calls as usize,
             },
             ..config
         }
@@ -102,6 +102,15 @@ mod tests {
         assert_eq!((config.log_results, config.call_gas), (7, 9));
         let traces = self::config(&["--rpc-trace-time=3"]).trace_time;
         assert_eq!(traces, Duration::from_secs(3));
-        assert!(Options::try_parse_from(["kedge", "--rpc-max-response", "4096"]).is_err());
+        for refused in [
+            ["--rpc-max-response", "4096"],
+            ["--rpc-max-batch", "0"],
+            ["--rpc-max-connections", "0"],
+            ["--rpc-filter-expiry", "18446744073709551615"],
+            ["--rpc-concurrent-calls", "18446744073709551615"],
+        ] {
+            let options = ["kedge"].into_iter().chain(refused);
+            assert!(Options::try_parse_from(options).is_err(), "{refused:?}");
+        }
     }
 }

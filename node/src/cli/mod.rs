@@ -110,16 +110,16 @@ struct DevArgs {
     dishonest_proposer: bool,
     #[command(flatten)]
     cache: CacheArgs,
-    #[command(flatten)]
-    rpc_limits: RpcLimits,
-    #[command(flatten)]
-    txpool_limits: TxPoolLimits,
     /// Re-execute every block on its own state witness and stop on a difference
     #[arg(long)]
     verify_witness: bool,
     /// Print events as JSON, one a line; the first is `ready`
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rpc_limits: RpcLimits,
+    #[command(flatten)]
+    txpool_limits: TxPoolLimits,
 }
 
 /// How much memory the database takes.
@@ -221,10 +221,6 @@ struct NodeArgs {
     cache: CacheArgs,
     #[command(flatten)]
     challenging: Challenging,
-    #[command(flatten)]
-    rpc_limits: RpcLimits,
-    #[command(flatten)]
-    txpool_limits: TxPoolLimits,
     /// Serve admin_* on this port of the loopback, to who shows the token; 0 takes a free one
     #[arg(long, value_name = "PORT")]
     admin_port: Option<u16>,
@@ -237,6 +233,10 @@ struct NodeArgs {
     /// Print events as JSON, one a line; the first is `ready`
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rpc_limits: RpcLimits,
+    #[command(flatten)]
+    txpool_limits: TxPoolLimits,
 }
 
 /// How a challenger behaves and whom it tells.
@@ -291,11 +291,11 @@ struct ChallengerArgs {
     /// Serve JSON-RPC too, HTTP and WebSocket, on this port; 0 takes a free one
     #[arg(long, value_name = "PORT")]
     rpc_port: Option<u16>,
-    #[command(flatten)]
-    rpc_limits: RpcLimits,
     /// Print events as JSON, one a line; the first is `ready`
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rpc_limits: RpcLimits,
 }
 
 #[derive(Args, Debug)]

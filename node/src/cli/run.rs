@@ -203,8 +203,8 @@ fn connect(args: &L1Args) -> anyhow::Result<Arc<dyn Bitcoin>> {
     Ok(Arc::new(RpcClient::new(&args.l1_rpc, args.credentials.auth()?)?))
 }
 
-/// How deep an L1 block must be to become an origin, by policy: on chains that are mined by hand, at once.
-/// The sequencer's policy on a network: depth of origins, and the least time between blocks.
+/// The sequencer's policy on a network: how deep an L1 block must be to become an origin, and the least time
+/// between blocks. On chains that are mined by hand, at once.
 const fn policy(network: Network) -> (u32, Duration) {
     match network {
         Network::Dev | Network::Regtest => (0, Duration::ZERO),
@@ -277,7 +277,7 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
     let (mut node, server, admin) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         started = async {
-            let node = Node::start(config, stop.clone()).await?;
+            let mut node = Node::start(config, stop.clone()).await?;
             if let (Some(follower), Some(exporter)) = (&node.follower, &metrics) {
                 follower.register(&exporter.registry)?;
             }
@@ -289,6 +289,8 @@ pub(super) async fn node(args: NodeArgs) -> anyhow::Result<()> {
                 }
                 None => None,
             };
+            // It can be asked meanwhile how far it is.
+            node.catch_up().await?;
             anyhow::Ok((node, server, admin))
         } => started?,
     };
@@ -517,7 +519,10 @@ pub(super) async fn signer(args: SignerArgs) -> anyhow::Result<()> {
     };
     let mut node = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        started = Node::start(config, stop.clone()) => started?,
+        started = async {
+            let mut node = Node::start(config, stop.clone()).await?;
+            node.catch_up().await.map(|()| node)
+        } => started?,
     };
     let signer =
         Arc::new(Signer::new(params, keys::keypair(&secret), node.engine.clone(), bitcoin)?);

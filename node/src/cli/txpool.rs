@@ -29,7 +29,7 @@ pub(super) struct TxPoolLimits {
     #[arg(long, value_name = "PERCENT", default_value_t = 10)]
     txpool_price_bump: u16,
     /// How long an account's transactions wait for a nonce or for funds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10_800)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10_800, value_parser = value_parser!(u64).range(1..))]
     txpool_lifetime: u64,
 }
 

@@ -53,7 +53,7 @@ pub trait EthPrepareApi {
 
 /// Milliseconds, as a number or as a quantity.
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "the time to wait is a whole number of milliseconds, or a quantity")]
 pub enum SyncWait {
     /// A JSON number.
     Number(u64),

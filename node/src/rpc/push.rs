@@ -1,5 +1,5 @@
 //! Subscriptions need a connection that the server can write to: over plain HTTP they are refused with the
-//! code and message of go-ethereum.
+//! code and message of go-ethereum. Within a batch one would be answered apart from the others, so it is refused too.
 
 use jsonrpsee::{
     server::{
@@ -8,7 +8,10 @@ use jsonrpsee::{
             Batch, BatchEntry, BatchEntryErr, Notification, ResponseFuture, RpcServiceT,
         },
     },
-    types::{ErrorObjectOwned, Request, error::METHOD_NOT_FOUND_CODE},
+    types::{
+        ErrorObjectOwned, Request,
+        error::{INVALID_REQUEST_CODE, METHOD_NOT_FOUND_CODE},
+    },
 };
 use std::future::Future;
 
@@ -34,6 +37,16 @@ fn is_refused(request: &Request<'_>) -> bool {
         request.method_name(),
         "eth_subscribe" | "eth_unsubscribe" | "kedge_subscribe" | "kedge_unsubscribe"
     ) && request.extensions().get::<PlainHttp>().is_some()
+}
+
+/// Why a request of a batch cannot be carried out there.
+fn refused_in_batch(request: &Request<'_>) -> Option<ErrorObjectOwned> {
+    if is_refused(request) {
+        return Some(refusal());
+    }
+    let subscribes = matches!(request.method_name(), "eth_subscribe" | "kedge_subscribe");
+    let reason = "a subscription cannot be part of a batch; send it as a request of its own";
+    subscribes.then(|| ErrorObjectOwned::owned(INVALID_REQUEST_CODE, reason, None::<()>))
 }
 
 fn refusal() -> ErrorObjectOwned {
@@ -67,11 +80,10 @@ where
         mut requests: Batch<'a>,
     ) -> impl Future<Output = Self::BatchResponse> + Send + 'a {
         for entry in requests.iter_mut() {
-            let id = match entry {
-                Ok(BatchEntry::Call(request)) if is_refused(request) => request.id.clone(),
-                _ => continue,
-            };
-            *entry = Err(BatchEntryErr::new(id, refusal()));
+            let Ok(BatchEntry::Call(request)) = entry else { continue };
+            if let Some(refusal) = refused_in_batch(request) {
+                *entry = Err(BatchEntryErr::new(request.id.clone(), refusal));
+            }
         }
         self.0.batch(requests)
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use alloy_consensus::transaction::SignerRecoverable;
 use alloy_eips::{BlockId, BlockNumberOrTag, Decodable2718, Encodable2718};
-use alloy_primitives::{B256, Bytes, map::HashSet};
+use alloy_primitives::{B256, Bytes, U64, map::HashSet};
 use alloy_rpc_types_eth::{BlockOverrides, Index, TransactionRequest, state::StateOverride};
 use alloy_rpc_types_trace::{
     filter::TraceFilter,
@@ -25,6 +25,8 @@ use kedge_genesis::L2Number;
 use kedge_vm::{OpTxEnvelope, exec::replay::transaction_env};
 use revm::{DatabaseCommit as _, DatabaseRef, database::State, state::EvmState};
 use revm_inspectors::tracing::{TracingInspector, TracingInspectorConfig};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
 
 /// Most traces of one answer.
 const MOST_TRACES: usize = 100_000;
@@ -92,7 +94,49 @@ pub trait TraceApi {
 
     /// The traces that a filter matches, in order.
     #[method(name = "filter")]
-    async fn filter(&self, filter: TraceFilter) -> RpcResult<Vec<LocalizedTransactionTrace>>;
+    async fn filter(&self, filter: TaggedFilter) -> RpcResult<Vec<LocalizedTransactionTrace>>;
+}
+
+/// A filter whose blocks may be tags too, as those of logs may.
+#[derive(Clone, Debug)]
+pub struct TaggedFilter {
+    from_block: Option<Bound>,
+    to_block: Option<Bound>,
+    rest: TraceFilter,
+}
+
+/// A block of a filter.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+enum Bound {
+    Number(U64),
+    Tag(BlockNumberOrTag),
+}
+
+impl<'de> Deserialize<'de> for TaggedFilter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = serde_json::Map::deserialize(deserializer)?;
+        let mut bound = |name: &str| {
+            let value = fields.remove(name).unwrap_or_default();
+            Option::<Bound>::deserialize(value).map_err(|_| {
+                D::Error::custom(format!("{name} is neither a block number nor a tag"))
+            })
+        };
+        let (from_block, to_block) = (bound("fromBlock")?, bound("toBlock")?);
+        let rest = TraceFilter::deserialize(Value::Object(fields)).map_err(D::Error::custom)?;
+        Ok(Self { from_block, to_block, rest })
+    }
+}
+
+impl Bound {
+    /// The block; none where the chain does not reach it.
+    fn find(self, view: &View<'_>) -> Result<Option<L2Number>, RpcError> {
+        let tag = match self {
+            Self::Number(number) => BlockNumberOrTag::Number(number.to()),
+            Self::Tag(tag) => tag,
+        };
+        view.find(tag.into())
+    }
 }
 
 /// Implements [`TraceApiServer`] on the node's store.
@@ -351,19 +395,26 @@ impl TraceApiServer for Trace {
         Ok(traces.into_iter().find(|found| found.trace.trace_address == address))
     }
 
-    async fn filter(&self, filter: TraceFilter) -> RpcResult<Vec<LocalizedTransactionTrace>> {
+    async fn filter(&self, filter: TaggedFilter) -> RpcResult<Vec<LocalizedTransactionTrace>> {
         let run = move |tracing: &Tracing, chain: &Chain, deadline: Deadline| {
             let view = chain.view();
-            let latest = view.latest()?;
-            let first = L2Number(filter.from_block.unwrap_or_default());
-            let last = filter.to_block.map_or(latest, L2Number);
-            if first > last {
-                return Err(RpcError::InvalidParams("invalid block range params".into()));
+            let TaggedFilter { from_block, to_block, rest: filter } = &filter;
+            let invalid = |reason: &str| RpcError::InvalidParams(reason.into());
+            if let (Some(Bound::Number(from)), Some(Bound::Number(to))) = (from_block, to_block)
+                && from > to
+            {
+                return Err(invalid("invalid block range params"));
             }
-            if view.find(BlockNumberOrTag::Number(last.0).into())?.is_none() {
-                return Err(RpcError::InvalidParams(
-                    "block range extends beyond current head block".into(),
-                ));
+            let resolve = |bound: Option<Bound>, otherwise: L2Number| match bound {
+                None => Ok(otherwise),
+                Some(bound) => bound
+                    .find(&view)?
+                    .ok_or_else(|| invalid("block range extends beyond current head block")),
+            };
+            let first = resolve(*from_block, L2Number(0))?;
+            let last = resolve(*to_block, view.latest()?)?;
+            if first > last {
+                return Err(invalid("invalid block range params"));
             }
             let matcher = filter.matcher();
             let mut to_skip = filter.after.unwrap_or_default();

@@ -12,7 +12,7 @@ use jsonrpsee::{
     RpcModule,
     core::{
         client::{ClientT, Subscription, SubscriptionClientT},
-        params::ArrayParams,
+        params::{ArrayParams, BatchRequestBuilder},
     },
     http_client::HttpClientBuilder,
     rpc_params,
@@ -216,6 +216,14 @@ async fn subscribers_see_blocks_logs_and_what_is_taken_back() -> anyhow::Result<
     let mut syncing = subscribe(rpc_params!["syncing"]).await?;
     assert_eq!(syncing.next().await.context("a status")??, json!(false));
     assert!(subscribe(rpc_params!["nonsense"]).await.is_err());
+    let mut batch = BatchRequestBuilder::new();
+    batch.insert("eth_chainId", rpc_params![])?;
+    batch.insert("eth_subscribe", rpc_params!["newHeads"])?;
+    let answers: Vec<_> = client.batch_request::<Value>(batch).await?.into_iter().collect();
+    assert_eq!(answers[0].as_ref().unwrap(), &json!("0x5357"));
+    let refusal = answers[1].as_ref().unwrap_err();
+    assert_eq!(refusal.code(), -32600);
+    assert!(refusal.message().contains("cannot be part of a batch"), "{refusal}");
 
     let script = [&[0x00, 0x14][..], &[5; 20]].concat();
     let input = BitcoinBridge::withdrawCall { scriptPubKey: script.into() }.abi_encode();

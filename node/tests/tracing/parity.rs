@@ -122,7 +122,18 @@ async fn a_filter_s_pages_put_together_are_the_whole() -> anyhow::Result<()> {
         ask(json!({ "fromBlock": "0x2", "toBlock": "0x2" })).await?.as_array().map(Vec::len),
         Some(2)
     );
-    for bad in [json!({ "fromBlock": "0x3", "toBlock": "0x2" }), json!({ "toBlock": "0x63" })] {
+    let tags = json!({ "fromBlock": "earliest", "toBlock": "latest" });
+    assert_eq!(ask(tags).await?, whole);
+    let last = ask(json!({ "fromBlock": "latest" })).await?;
+    assert_eq!(last, t.world.ask("trace_block", rpc_params!["latest"]).await?);
+    assert_eq!(ask(json!({ "toBlock": 2 })).await?, ask(json!({ "toBlock": "0x2" })).await?);
+    for bad in [
+        json!({ "fromBlock": "0x3", "toBlock": "0x2" }),
+        json!({ "fromBlock": "latest", "toBlock": "earliest" }),
+        json!({ "toBlock": "0x63" }),
+        json!({ "toBlock": "newest" }),
+        json!({ "address": t.inner }),
+    ] {
         assert_eq!(refused(ask(bad).await).0, -32602);
     }
     Ok(())

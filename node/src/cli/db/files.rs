@@ -110,6 +110,7 @@ fn write(args: &ExportArgs) -> anyhow::Result<()> {
     let reader = store.reader();
     let latest = reader.latest()?.unwrap_or_default().0;
     let (first, last) = (args.from, args.to.unwrap_or(latest));
+    ensure!(first <= latest, "--from {first}: the latest block is {latest}");
     ensure!(last <= latest, "--to {last}: the latest block is {latest}");
     ensure!(first <= last, "--from {first} is above --to {last}");
     // Whole or not at all.
@@ -144,8 +145,10 @@ fn read(args: &ImportArgs) -> anyhow::Result<()> {
     let path = &args.file;
     let cannot = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot)?;
+    let length = file.metadata().with_context(cannot)?.len();
+    ensure!(length > 0, "{} is empty: not what `kedge export` writes", path.display());
     let engine = args.dir.engine(EngineOptions::default())?;
-    let bar = bar(file.metadata().with_context(cannot)?.len(), "bytes");
+    let bar = bar(length, "bytes");
     let (mut known, mut added) = (0_u64, 0_u64);
     let done = import_blocks(&engine, BufReader::new(file), |imported, bytes| {
         match imported {
