@@ -5,7 +5,9 @@
 //! the hash that the file says, it is added as the sequencer would, to be confirmed by Bitcoin or unwound.
 
 use crate::engine::{Appender, Engine, recover_senders};
-use alloy_consensus::{Block, BlockBody, Header, proofs::calculate_transaction_root};
+use alloy_consensus::{
+    Block, BlockBody, Header, Transaction as _, proofs::calculate_transaction_root,
+};
 use alloy_eips::Encodable2718;
 use alloy_primitives::{Address, Bytes};
 use alloy_rlp::{Decodable as _, Encodable as _};
@@ -14,6 +16,10 @@ use kedge_bridge::derive::L2Cursor;
 use kedge_genesis::{L2Number, predeploys};
 use kedge_store::{L2Rows, Reader};
 use kedge_vm::{OpTxEnvelope, Payload, PayloadTx, Senders};
+use rayon::iter::{
+    IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _,
+};
+use std::collections::BTreeSet;
 use std::io::{BufRead, Read as _, Write};
 use std::{sync::mpsc, thread};
 
@@ -22,6 +28,9 @@ pub type FileBlock = Block<OpTxEnvelope, Header>;
 
 /// Largest block that is read. One with the most gas is far smaller.
 const MAX_BLOCK_BYTES: usize = 64 << 20;
+
+/// Fewer accounts than this are not worth another thread.
+const READ_AT_ONCE: usize = 32;
 
 /// Blocks of a file that are read, and whose senders are recovered, before they are due.
 const AHEAD: usize = 2;
@@ -112,6 +121,7 @@ pub fn import_blocks(
         let Some((block, bytes)) = read_block(&mut file)? else { return Ok(None) };
         check_body(&block)?;
         let senders = recover_senders(&block.body.transactions);
+        warm(engine, &block, &senders);
         Ok(Some((block, bytes, senders)))
     };
     thread::scope(|scope| {
@@ -146,6 +156,18 @@ fn check_body(block: &FileBlock) -> anyhow::Result<()> {
         block.header.number
     );
     Ok(())
+}
+
+/// Reads the accounts that a block's transactions name, on all cores, so that they are in the database's caches
+/// when it is executed.
+fn warm(engine: &Engine, block: &FileBlock, senders: &Senders) {
+    let to = block.body.transactions.iter().filter_map(|tx| tx.to());
+    let accounts: BTreeSet<Address> = senders.values().copied().chain(to).collect();
+    let accounts: Vec<Address> = accounts.into_iter().collect();
+    accounts.par_iter().with_min_len(READ_AT_ONCE).for_each(|account| {
+        // What cannot be read is read again, and told of, when it is needed.
+        let _ = engine.store().account(*account);
+    });
 }
 
 /// Compares a block with the chain, or adds it. `senders` are those of its transactions that are known.

@@ -1,6 +1,6 @@
 //! What execution reads and what it changes.
 
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, vec::Vec};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use alloy_trie::Nibbles;
 
@@ -30,6 +30,18 @@ pub trait TrieNodes {
         path: &Nibbles,
         hash: B256,
     ) -> Result<Bytes, Self::Error>;
+
+    /// Many nodes, in the order of what is wanted: owner, path and hash as in [`TrieNodes::trie_node`]. For sources
+    /// that read several at once.
+    ///
+    /// # Errors
+    /// When one cannot be given.
+    fn trie_nodes(
+        &mut self,
+        wanted: &[(Option<B256>, Nibbles, B256)],
+    ) -> Result<Vec<Bytes>, Self::Error> {
+        wanted.iter().map(|(owner, path, hash)| self.trie_node(*owner, path, *hash)).collect()
+    }
 }
 
 impl<T: TrieNodes> TrieNodes for &mut T {
@@ -44,6 +56,13 @@ impl<T: TrieNodes> TrieNodes for &mut T {
         hash: B256,
     ) -> Result<Bytes, Self::Error> {
         (**self).trie_node(owner, path, hash)
+    }
+
+    fn trie_nodes(
+        &mut self,
+        wanted: &[(Option<B256>, Nibbles, B256)],
+    ) -> Result<Vec<Bytes>, Self::Error> {
+        (**self).trie_nodes(wanted)
     }
 }
 

@@ -7,8 +7,8 @@
 use super::{chain::View, error::RpcError};
 use alloy_primitives::B256;
 use kedge_genesis::L2Number;
-use op_alloy_rpc_types::OpTransactionReceipt;
 use quick_cache::{Weighter, sync::Cache};
+use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
 use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use std::sync::Arc;
 const KEPT_BYTES: u64 = 64 * 1024 * 1024;
 /// How many entries that is, about: the cache is divided accordingly, and no entry is larger than a part.
 const KEPT: usize = 64;
+
+/// Fewer items than this are not worth another thread.
+const AT_ONCE: usize = 32;
 
 /// Something of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +47,18 @@ impl Json {
     pub(super) fn of(value: &impl Serialize) -> Result<Self, RpcError> {
         let json = to_raw_value(value).map_err(|error| RpcError::Internal(error.into()))?;
         Ok(Self(json.into()))
+    }
+
+    /// A list of what `item` gives for these indices, encoded on all cores.
+    pub(super) fn list<T: Serialize>(
+        count: usize,
+        item: impl Fn(usize) -> Option<T> + Sync,
+    ) -> Result<Self, RpcError> {
+        let indices = (0..count).into_par_iter().with_min_len(AT_ONCE);
+        let items = indices.filter_map(|index| item(index).map(|item| to_raw_value(&item)));
+        let items: Vec<Box<RawValue>> =
+            items.collect::<Result<_, _>>().map_err(|error| RpcError::Internal(error.into()))?;
+        Self::of(&items)
     }
 
     pub(super) fn get(&self) -> &str {
@@ -98,13 +113,26 @@ impl View<'_> {
             Part::Transactions => Json::of(&block.rpc_block(true)),
             Part::Receipts => {
                 let l1 = self.l1_fees(number)?;
-                let receipts: Vec<OpTransactionReceipt> = (0..block.transactions.len())
-                    .filter_map(|index| block.receipt(index, &self.chain.evm, &l1))
-                    .collect();
-                Json::of(&receipts)
+                let evm = &self.chain.evm;
+                Json::list(block.transactions.len(), |index| block.receipt(index, evm, &l1))
             }
         }?;
         self.chain.encoded.0.insert(key, json.clone());
         Ok(json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_encoded_as_one_after_the_other_would_be() {
+        for count in [0, 1, AT_ONCE, 10 * AT_ONCE + 1] {
+            let item =
+                |index: usize| (index % 3 != 1).then(|| serde_json::json!({ "index": index }));
+            let items: Vec<_> = (0..count).filter_map(item).collect();
+            assert_eq!(Json::list(count, item).unwrap().get(), Json::of(&items).unwrap().get());
+        }
     }
 }

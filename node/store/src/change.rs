@@ -12,7 +12,7 @@ use crate::error::{Result, StoreError};
 use crate::history::change_key;
 use crate::read::{Rows, corrupt, missing};
 use crate::table::{Domain, Table};
-use crate::tries::version_key;
+use crate::tries::{NodeRows, version_key};
 use crate::undo::{self, Before};
 use alloy_primitives::Bytes;
 use kedge_genesis::L2Number;
@@ -84,7 +84,11 @@ impl Rows for Change<'_> {
         }
     }
 
-    fn node(&self, node: &[u8]) -> Result<Option<Bytes>> {
+    fn node_rows(&self) -> NodeRows<'_> {
+        self.store.node_rows()
+    }
+
+    fn find_node(&self, stored: &mut NodeRows<'_>, node: &[u8]) -> Result<Option<Bytes>> {
         let layers = [Some(&self.pending), self.before.as_ref().map(|before| &before.rows)];
         let layers = || layers.iter().flatten().filter_map(|rows| rows.get(Table::Tries.index()));
         // Newest first, and what was taken back is none.
@@ -99,7 +103,6 @@ impl Rows for Change<'_> {
         if let Some(value) = rows.values().find_map(|value| value.as_ref()) {
             return Ok((!value.is_empty()).then(|| value.clone()));
         }
-        let mut stored = self.store.node_rows();
         let mut found = stored.seek(node, L2Number(u64::MAX))?;
         while found && stored.key().is_some_and(|key| rows.keys().any(|of| **of == *key)) {
             found = stored.older(node)?;

@@ -6,9 +6,9 @@ use crate::codec::{decode, encode};
 use crate::error::{Result, StoreError};
 use crate::read::{Reader, Rows};
 use crate::table::Table;
-use crate::tries::node_of_key;
+use crate::tries::{NodeRows, node_of_key, one_node};
 use alloy_primitives::{B256, Bytes};
-use kedge_genesis::{L2Number, Network};
+use kedge_genesis::Network;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
     DBCompressionType, DBPinnableSlice, ErrorKind, Options, WriteBatch, WriteBufferManager,
@@ -50,8 +50,8 @@ pub enum Durability {
 /// What an operator can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Bytes for all caches together: a quarter of it for rows of the latest state, the rest for RocksDB's: blocks of tables, their indexes and filters, and a quarter of that for writes that are not in
-    /// tables yet.
+    /// Bytes for all caches together: a quarter of it for rows of the latest state, the rest for RocksDB's: blocks
+    /// of tables, their indexes and filters, and a quarter of that for writes that are not in tables yet.
     pub cache_bytes: usize,
 }
 
@@ -268,8 +268,9 @@ impl Rows for Store {
         }
     }
 
-    fn node(&self, node: &[u8]) -> Result<Option<Bytes>> {
-        self.node_rows().find(node, L2Number(u64::MAX))
+    fn node_rows(&self) -> NodeRows<'_> {
+        let rows = self.db.raw_iterator_cf_opt(self.family(Table::Tries), one_node());
+        NodeRows { store: self, rows }
     }
 }
 

@@ -308,7 +308,7 @@ pub trait L2Rows: Rows {
     /// # Errors
     /// When the database fails.
     fn trie_node(&self, owner: Option<B256>, path: &kedge_vm::Nibbles) -> Result<Option<Bytes>> {
-        self.node(&node_key(owner, path))
+        self.find_node(&mut self.node_rows(), &node_key(owner, path))
     }
 
     /// A queued withdrawal.

@@ -50,4 +50,5 @@ pub use read::{Reader, Row, Rows};
 pub use signatures::{SignatureRow, SignatureRows};
 pub use state::{LatestState, StateAt};
 pub use table::{Domain, Table};
+pub use tries::NodeRows;
 pub use verify::{Fault, Verification, VerifyStep};

@@ -5,23 +5,57 @@ use crate::codec::{Codec, decode};
 use crate::db::Store;
 use crate::error::{Result, StoreError};
 use crate::table::Table;
+use crate::tries::{NodeRows, one_node};
 use alloy_primitives::{Bytes, hex};
 use kedge_genesis::L2Number;
 use rocksdb::{Direction, IteratorMode, ReadOptions, Snapshot};
 
 /// Something that rows can be read from.
-pub trait Rows {
+pub trait Rows: Sync {
     /// The value at `key`.
     ///
     /// # Errors
     /// What RocksDB reports.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>>;
 
-    /// The node of a trie at the latest block, by the key that names it.
+    /// Looks nodes of tries up.
+    fn node_rows(&self) -> NodeRows<'_>;
+
+    /// The node of a trie at the latest block, by the key that names it; `rows` are [these](Self::node_rows).
     ///
     /// # Errors
     /// What RocksDB reports.
-    fn node(&self, node: &[u8]) -> Result<Option<Bytes>>;
+    fn find_node(&self, rows: &mut NodeRows<'_>, node: &[u8]) -> Result<Option<Bytes>> {
+        rows.find(node, L2Number(u64::MAX))
+    }
+}
+
+/// Fewer reads than this are not worth another thread.
+const AT_ONCE: usize = 32;
+
+/// Nodes at the latest block, in the order of their keys here, read on all cores.
+pub(crate) fn find_nodes(
+    rows: &(impl Rows + ?Sized),
+    nodes: &[Vec<u8>],
+) -> Result<Vec<Option<Bytes>>> {
+    let read = |nodes: &[Vec<u8>]| {
+        let mut of = rows.node_rows();
+        nodes.iter().map(|node| rows.find_node(&mut of, node)).collect::<Result<Vec<_>>>()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let each = nodes.len().div_ceil(cores).max(AT_ONCE);
+    let Some((first, others)) = nodes.split_at_checked(each) else { return read(nodes) };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others.chunks(each).map(|part| scope.spawn(|| read(part))).collect();
+        let mut all = read(first)?;
+        for other in others {
+            match other.join() {
+                Ok(part) => all.extend(part?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(all)
+    })
 }
 
 /// The decoded row at `key`.
@@ -72,8 +106,9 @@ impl Rows for Reader<'_> {
         }
     }
 
-    fn node(&self, node: &[u8]) -> Result<Option<Bytes>> {
-        self.node_rows().find(node, L2Number(u64::MAX))
+    fn node_rows(&self) -> NodeRows<'_> {
+        let rows = self.snapshot.raw_iterator_cf_opt(self.store.family(Table::Tries), one_node());
+        NodeRows { store: self.store, rows }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{Result, StoreError};
 use crate::history::oldest_state;
 use crate::l2::L2Rows;
-use crate::read::{Reader, Rows, missing};
+use crate::read::{Reader, Rows, find_nodes, missing};
 use crate::table::Table;
 use crate::tries::node_key;
 use alloy_consensus::Header;
@@ -47,8 +47,15 @@ impl<R: Rows + ?Sized> TrieNodes for LatestState<'_, R> {
     const SLOW: bool = true;
 
     fn trie_node(&mut self, owner: Option<B256>, path: &Nibbles, _: B256) -> Result<Bytes> {
-        let node = node_key(owner, path);
-        self.0.node(&node)?.ok_or_else(|| missing(Table::Tries, &node))
+        let node = self.0.trie_node(owner, path)?;
+        node.ok_or_else(|| missing(Table::Tries, &node_key(owner, path)))
+    }
+
+    fn trie_nodes(&mut self, wanted: &[(Option<B256>, Nibbles, B256)]) -> Result<Vec<Bytes>> {
+        let keys: Vec<_> = wanted.iter().map(|(owner, path, _)| node_key(*owner, path)).collect();
+        let found = find_nodes(self.0, &keys)?;
+        let nodes = keys.iter().zip(found);
+        nodes.map(|(key, node)| node.ok_or_else(|| missing(Table::Tries, key))).collect()
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::change::Change;
 use crate::db::{Durability, Store};
 use crate::error::Result;
-use crate::read::Reader;
+use crate::read::{Reader, Rows};
 use crate::table::Table;
 use alloy_primitives::{B256, Bytes};
 use kedge_genesis::L2Number;
@@ -50,16 +50,22 @@ pub(crate) fn node_of_key() -> SliceTransform {
 }
 
 /// Options of an iterator over the rows of one node.
-fn one_node() -> ReadOptions {
+pub(crate) fn one_node() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_prefix_same_as_start(true);
     options
 }
 
-/// Looks nodes up.
-pub(crate) struct NodeRows<'s> {
-    store: &'s Store,
-    rows: DBRawIterator<'s>,
+/// Looks nodes up, one after the other.
+pub struct NodeRows<'s> {
+    pub(crate) store: &'s Store,
+    pub(crate) rows: DBRawIterator<'s>,
+}
+
+impl core::fmt::Debug for NodeRows<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("NodeRows").field("store", &self.store.path()).finish_non_exhaustive()
+    }
 }
 
 impl NodeRows<'_> {
@@ -100,12 +106,6 @@ impl NodeRows<'_> {
 }
 
 impl Store {
-    /// Looks nodes up in the database as it is now.
-    pub(crate) fn node_rows(&self) -> NodeRows<'_> {
-        let rows = self.db.raw_iterator_cf_opt(self.family(Table::Tries), one_node());
-        NodeRows { store: self, rows }
-    }
-
     /// Drops the rows of nodes that only states before that after block `oldest` have. `go_on` is asked after each
     /// write. False where it said no.
     pub(crate) fn prune_nodes(
@@ -167,13 +167,7 @@ impl Store {
     }
 }
 
-impl<'s> Reader<'s> {
-    /// Looks nodes up in what this reader sees.
-    pub(crate) fn node_rows(&self) -> NodeRows<'_> {
-        let rows = self.snapshot.raw_iterator_cf_opt(self.store.family(Table::Tries), one_node());
-        NodeRows { store: self.store, rows }
-    }
-
+impl Reader<'_> {
     /// How many nodes there are at the latest block.
     pub(crate) fn count_nodes(&self) -> Result<u64> {
         let (mut count, mut last) = (0_u64, Vec::new());

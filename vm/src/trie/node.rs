@@ -98,6 +98,22 @@ impl Cell {
         Self::Loaded(Box::new(Loaded { node, reference: None }))
     }
 
+    /// A node that is stored and has that hash.
+    pub(super) fn stored(node: Node, hash: &B256) -> Self {
+        let reference = Some(RlpNode::word_rlp(hash));
+        Self::Loaded(Box::new(Loaded { node, reference }))
+    }
+
+    /// The child on the way to the key that goes on with `rest`, and how many nibbles lead to it.
+    pub(super) fn towards(&mut self, rest: &Nibbles) -> Option<(&mut Self, usize)> {
+        let Self::Loaded(loaded) = self else { return None };
+        match &mut loaded.node {
+            Node::Leaf { .. } => None,
+            Node::Extension { key, child } => rest.starts_with(key).then(|| (child, key.len())),
+            Node::Branch { children, .. } => Some((children.get_mut(rest.first()?)?, 1)),
+        }
+    }
+
     /// How many nodes of the subtree are in memory.
     pub(super) fn loaded(&self) -> usize {
         let Self::Loaded(loaded) = self else { return 0 };

@@ -3,7 +3,7 @@
 use super::node::{Cell, Children, Loaded, Node};
 use super::threads::{OneThread, Threads};
 use crate::TrieNodes;
-use alloc::{boxed::Box, collections::BTreeMap, collections::BTreeSet, vec::Vec};
+use alloc::{collections::BTreeMap, collections::BTreeSet, vec::Vec};
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, nodes::RlpNode};
 
@@ -133,6 +133,48 @@ impl Trie {
                 },
             }
         }
+    }
+
+    /// The first node on the way to `key` that is not in memory: its path and hash. If it is the leaf of `key` with
+    /// the value `value`, it comes into memory instead.
+    pub(super) fn gap(&mut self, key: &Nibbles, value: Option<&[u8]>) -> Option<(Nibbles, B256)> {
+        let mut cell = &mut self.root;
+        let mut path = Nibbles::new();
+        loop {
+            let rest = after(key, path.len());
+            if let Cell::Stored(hash) = cell {
+                let hash = *hash;
+                let leaf = value.map(|value| Node::Leaf { key: rest, value: value.to_vec() });
+                match leaf {
+                    Some(node) if keccak256(node.encode()) == hash => {
+                        *cell = Cell::stored(node, &hash);
+                        return None;
+                    }
+                    _ => return Some((path, hash)),
+                }
+            }
+            let (child, used) = cell.towards(&rest)?;
+            path.extend(&rest.slice(..used));
+            cell = child;
+        }
+    }
+
+    /// Brings the node at `path`, which is a [gap](Self::gap) with that hash, into memory. False where these are not
+    /// its bytes.
+    pub(super) fn fill(&mut self, path: &Nibbles, hash: B256, rlp: &[u8]) -> bool {
+        if !self.checked && keccak256(rlp) != hash {
+            return false;
+        }
+        let Some(node) = Node::decode(rlp, path.len()) else { return false };
+        let (mut cell, mut rest) = (&mut self.root, *path);
+        while !rest.is_empty() {
+            let Some((child, used)) = cell.towards(&rest) else { return false };
+            (cell, rest) = (child, after(&rest, used));
+        }
+        if matches!(cell, Cell::Stored(_)) {
+            *cell = Cell::stored(node, &hash);
+        }
+        true
     }
 
     /// Sets `key` to `value`; an empty value removes it.
@@ -265,8 +307,7 @@ fn resolve<'c, E>(
     if let Cell::Stored(hash) = cell {
         let rlp = load(path, *hash)?;
         let node = Node::decode(&rlp, path.len()).ok_or(TrieError::Corrupt(*path))?;
-        let reference = Some(RlpNode::word_rlp(hash));
-        *cell = Cell::Loaded(Box::new(Loaded { node, reference }));
+        *cell = Cell::stored(node, hash);
     }
     match cell {
         Cell::Loaded(loaded) => Ok(Some(loaded)),

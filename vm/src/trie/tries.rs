@@ -16,7 +16,7 @@ use core::marker::PhantomData;
 pub type StorageRoots = BTreeMap<Address, B256>;
 
 /// Nodes that are kept in memory at most. A branch with all its children takes 900 bytes.
-const MOST_NODES: usize = 1 << 16;
+const MOST_NODES: usize = 1 << 18;
 /// Nodes further below a root than this go first, all at once.
 const DEEPEST: usize = 8;
 
@@ -41,14 +41,36 @@ impl<T> Default for StateTries<T> {
 
 /// An account that changes, or whose storage does.
 struct Change {
+    address: Address,
     key: Nibbles,
     owner: B256,
+    /// What its leaf is likely to hold.
+    likely: Option<Vec<u8>>,
+    /// None where there is none.
     before: Option<TrieAccount>,
     /// None where it is gone.
     after: Option<AccountInfo>,
+    /// Its slots that change.
+    slots: Vec<SlotChange>,
     /// Its storage, where that changes.
     storage: Option<Trie>,
 }
+
+/// A slot that changes: what its leaf is likely to hold, and what it is to hold; nothing for none.
+struct SlotChange {
+    key: Nibbles,
+    likely: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl SlotChange {
+    fn likely(&self) -> Option<&[u8]> {
+        (!self.likely.is_empty()).then_some(&*self.likely)
+    }
+}
+
+/// A node that is asked for: owner, path and hash.
+type Wanted = (Option<B256>, Nibbles, B256);
 
 /// A storage trie that was committed, by the index of its change.
 type Committed = (usize, B256, BTreeMap<Nibbles, Option<Bytes>>);
@@ -86,14 +108,15 @@ impl<T> StateTries<T> {
     }
 
     /// Where there are more than `most` nodes in memory, leaves out what is furthest from the roots, until there
-    /// are half of that.
+    /// are three quarters of that.
     pub(super) fn shed(&mut self, most: usize) {
         if self.nodes <= most {
             return;
         }
         self.nodes = self.loaded();
+        let enough = most.saturating_sub(most / 4);
         for depth in (0..DEEPEST).rev() {
-            if self.nodes <= most / 2 {
+            if self.nodes <= enough {
                 return;
             }
             self.accounts.shed(depth);
@@ -139,16 +162,18 @@ impl<T: Threads> StateTries<T> {
     ) -> Result<(B256, TrieDiff, StorageRoots), ExecuteError<N::Error>> {
         let mut nodes = Counted { nodes, count: 0 };
         self.accounts.checked = N::CHECKED;
-        let mut slots: BTreeMap<Address, Vec<(U256, U256)>> = BTreeMap::new();
-        for ((address, slot), value) in &diff.storage {
-            slots.entry(*address).or_default().push((*slot, *value));
+        let mut changes = self.changes(diff, before);
+        if N::SLOW {
+            self.fetch_accounts(&changes, &mut nodes)?;
         }
-        for address in diff.accounts.keys() {
-            slots.entry(*address).or_default();
+        for change in &mut changes {
+            self.open(change, diff, &mut nodes)?;
         }
-        let mut changes = Vec::with_capacity(slots.len());
-        for (address, slots) in slots {
-            changes.push(self.read(address, &slots, diff, before, &mut nodes)?);
+        if N::SLOW {
+            fetch_slots(&mut changes, &mut nodes)?;
+        }
+        for change in &mut changes {
+            set_slots(change, &mut nodes)?;
         }
 
         let mut changed = TrieDiff::default();
@@ -177,12 +202,7 @@ impl<T: Threads> StateTries<T> {
                     self.storages.insert(owner, (root, trie));
                 }
             }
-            let after = TrieAccount {
-                nonce: info.nonce,
-                balance: info.balance,
-                storage_root,
-                code_hash: info.code_hash,
-            };
+            let after = with_storage(info, storage_root);
             if change.before != Some(after) {
                 self.set_account(&key, Some(after), &mut nodes)?;
             }
@@ -203,29 +223,61 @@ impl<T: Threads> StateTries<T> {
         Ok((root, changed, reported))
     }
 
-    /// Reads what changes at an address, and changes its storage.
-    fn read<N: TrieNodes>(
-        &mut self,
-        address: Address,
-        slots: &[(U256, U256)],
-        diff: &StateDiff,
-        known: Option<&StateDiff>,
-        nodes: &mut N,
-    ) -> Result<Change, ExecuteError<N::Error>> {
-        let (key, owner) = account_key(address);
-        let kept = self.storages.remove(&owner);
-        let likely = known.and_then(|known| known.accounts.get(&address).copied().flatten());
-        let likely = likely.map(|info| {
-            alloy_rlp::encode(TrieAccount {
-                nonce: info.nonce,
-                balance: info.balance,
-                storage_root: kept.as_ref().map_or(EMPTY_ROOT_HASH, |(root, _)| *root),
-                code_hash: info.code_hash,
-            })
+    /// What changes, as far as it is known without the tries.
+    fn changes(&self, diff: &StateDiff, known: Option<&StateDiff>) -> Vec<Change> {
+        let mut all: BTreeMap<Address, Vec<SlotChange>> =
+            diff.accounts.keys().map(|address| (*address, Vec::new())).collect();
+        for ((address, slot), value) in &diff.storage {
+            let likely = known.and_then(|known| known.storage.get(&(*address, *slot)));
+            all.entry(*address).or_default().push(SlotChange {
+                key: slot_key(*slot),
+                likely: likely.map(|value| slot_value(*value)).unwrap_or_default(),
+                after: slot_value(*value),
+            });
+        }
+        let changes = all.into_iter().map(|(address, slots)| {
+            let (key, owner) = account_key(address);
+            let info = known.and_then(|known| known.accounts.get(&address).copied().flatten());
+            let storage_root = self.storages.get(&owner).map_or(EMPTY_ROOT_HASH, |(root, _)| *root);
+            let likely = info.map(|info| alloy_rlp::encode(with_storage(info, storage_root)));
+            let (before, after, storage) = (None, None, None);
+            Change { address, key, owner, likely, before, after, slots, storage }
         });
-        let before = recall_account(&mut self.accounts, &key, likely.as_deref(), nodes)
+        changes.collect()
+    }
+
+    /// Brings what is on the paths of accounts into memory, level by level.
+    fn fetch_accounts<N: TrieNodes>(
+        &mut self,
+        changes: &[Change],
+        nodes: &mut Counted<'_, N>,
+    ) -> Result<(), ExecuteError<N::Error>> {
+        let mut open: Vec<&Change> = changes.iter().collect();
+        while !open.is_empty() {
+            let mut wanted = BTreeMap::new();
+            open.retain(|change| {
+                let gap = self.accounts.gap(&change.key, change.likely.as_deref());
+                wanted.extend(gap);
+                gap.is_some()
+            });
+            let wanted: Vec<Wanted> =
+                wanted.into_iter().map(|(path, hash)| (None, path, hash)).collect();
+            nodes.fetch(&wanted, |(_, path, hash), node| self.accounts.fill(path, *hash, node))?;
+        }
+        Ok(())
+    }
+
+    /// Reads an account, and finds its storage where that changes.
+    fn open<N: TrieNodes>(
+        &mut self,
+        change: &mut Change,
+        diff: &StateDiff,
+        nodes: &mut N,
+    ) -> Result<(), ExecuteError<N::Error>> {
+        let Change { address, key, owner, likely, before, after, slots, storage } = change;
+        *before = recall_account(&mut self.accounts, key, likely.as_deref(), nodes)
             .map_err(|e| corrupt(None, e))?;
-        let after = match diff.accounts.get(&address) {
+        *after = match diff.accounts.get(address) {
             Some(info) => *info,
             None => before.map(|account| AccountInfo {
                 nonce: account.nonce,
@@ -233,30 +285,20 @@ impl<T: Threads> StateTries<T> {
                 code_hash: account.code_hash,
             }),
         };
-        let mut change = Change { key, owner, before, after, storage: None };
+        let kept = self.storages.remove(owner);
         let root = before.map_or(EMPTY_ROOT_HASH, |account| account.storage_root);
         let kept = kept.filter(|(of, _)| *of == root);
         // An account that is gone had no storage before the block (EIP-6780, EIP-161).
         if slots.is_empty() || after.is_none() {
             if let (Some(kept), Some(_)) = (kept, after) {
-                self.storages.insert(owner, kept);
+                self.storages.insert(*owner, kept);
             }
-            return Ok(change);
+            return Ok(());
         }
-        let mut storage = kept.map_or_else(|| Trie::new(root), |(_, trie)| trie);
-        storage.checked = N::CHECKED;
-        for (slot, value) in slots {
-            let before = known.and_then(|known| known.storage.get(&(address, *slot)));
-            let before = before.map(|value| slot_value(*value));
-            let before = before.as_deref().filter(|value| !value.is_empty());
-            storage
-                .replace(&slot_key(*slot), before, slot_value(*value), |path, hash| {
-                    nodes.trie_node(Some(owner), path, hash)
-                })
-                .map_err(|e| corrupt(Some(owner), e))?;
-        }
-        change.storage = Some(storage);
-        Ok(change)
+        let mut trie = kept.map_or_else(|| Trie::new(root), |(_, trie)| trie);
+        trie.checked = N::CHECKED;
+        *storage = Some(trie);
+        Ok(())
     }
 
     fn set_account<N: TrieNodes>(
@@ -269,6 +311,62 @@ impl<T: Threads> StateTries<T> {
         self.accounts
             .set(key, value, |path, hash| nodes.trie_node(None, path, hash))
             .map_err(|e| corrupt(None, e))
+    }
+}
+
+/// Brings what is on the paths of slots into memory, level by level.
+fn fetch_slots<N: TrieNodes>(
+    changes: &mut [Change],
+    nodes: &mut Counted<'_, N>,
+) -> Result<(), ExecuteError<N::Error>> {
+    let mut open: BTreeMap<B256, (&mut Trie, Vec<&SlotChange>)> = BTreeMap::new();
+    for change in changes {
+        if let Some(storage) = &mut change.storage {
+            open.insert(change.owner, (storage, change.slots.iter().collect()));
+        }
+    }
+    loop {
+        let mut wanted = BTreeMap::new();
+        for (owner, (storage, slots)) in &mut open {
+            slots.retain(|slot| {
+                let gap = storage.gap(&slot.key, slot.likely());
+                wanted.extend(gap.map(|(path, hash)| ((*owner, path), hash)));
+                gap.is_some()
+            });
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<Wanted> =
+            wanted.into_iter().map(|((owner, path), hash)| (Some(owner), path, hash)).collect();
+        nodes.fetch(&wanted, |(owner, path, hash), node| {
+            let trie = owner.and_then(|owner| open.get_mut(&owner));
+            trie.is_some_and(|(storage, _)| storage.fill(path, *hash, node))
+        })?;
+    }
+}
+
+/// Changes the storage of an account.
+fn set_slots<N: TrieNodes>(
+    change: &mut Change,
+    nodes: &mut N,
+) -> Result<(), ExecuteError<N::Error>> {
+    let Change { owner, slots, storage: Some(storage), .. } = change else { return Ok(()) };
+    let owner = Some(*owner);
+    for slot in slots {
+        let after = core::mem::take(&mut slot.after);
+        let load = |path: &Nibbles, hash| nodes.trie_node(owner, path, hash);
+        storage.replace(&slot.key, slot.likely(), after, load).map_err(|e| corrupt(owner, e))?;
+    }
+    Ok(())
+}
+
+fn with_storage(info: AccountInfo, storage_root: B256) -> TrieAccount {
+    TrieAccount {
+        nonce: info.nonce,
+        balance: info.balance,
+        storage_root,
+        code_hash: info.code_hash,
     }
 }
 
@@ -304,6 +402,25 @@ fn corrupt<E>(owner: Option<B256>, error: TrieError<E>) -> ExecuteError<E> {
 struct Counted<'n, N> {
     nodes: &'n mut N,
     count: usize,
+}
+
+impl<N: TrieNodes> Counted<'_, N> {
+    /// Gets nodes and has `fill` put each in its place.
+    fn fetch(
+        &mut self,
+        wanted: &[Wanted],
+        mut fill: impl FnMut(&Wanted, &[u8]) -> bool,
+    ) -> Result<(), ExecuteError<N::Error>> {
+        self.count = self.count.saturating_add(wanted.len());
+        let nodes = self.nodes.trie_nodes(wanted).map_err(ExecuteError::Database)?;
+        for (wanted, node) in wanted.iter().zip(nodes) {
+            if !fill(wanted, &node) {
+                let (owner, path, _) = *wanted;
+                return Err(ExecuteError::CorruptTrie { owner, path });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<N: TrieNodes> TrieNodes for Counted<'_, N> {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::history::{HISTORY, oldest_state, split_at};
 use crate::l1::finalized;
 use crate::l2::{AccountRow, L2Rows, SlotRow};
-use crate::read::Row;
+use crate::read::{Row, Rows as _};
 use crate::table::Table;
 use crate::tries::{node_key, split_version, version_key};
 use alloy_primitives::{Address, U256, keccak256};
