@@ -1,8 +1,17 @@
 //! Work on all cores.
 
 use kedge_vm::Threads;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::LazyLock;
 
-/// The threads of the process's pool.
+/// Threads of their own: those of the process's pool recover senders of blocks that are not due yet, and what is
+/// asked of them meanwhile waits for that.
+static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    let pool = ThreadPoolBuilder::new().thread_name(|number| format!("tries-{number}")).build();
+    pool.inspect_err(|error| tracing::warn!(%error, "hashing on one core")).ok()
+});
+
+/// All cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cores;
 
@@ -11,6 +20,9 @@ impl Threads for Cores {
         a: impl FnOnce() -> A + Send,
         b: impl FnOnce() -> B + Send,
     ) -> (A, B) {
-        rayon::join(a, b)
+        match &*POOL {
+            Some(pool) => pool.join(a, b),
+            None => (a(), b()),
+        }
     }
 }

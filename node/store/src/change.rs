@@ -215,10 +215,27 @@ impl<'s> Change<'s> {
     /// # Errors
     /// As [`Change::put`].
     pub(crate) fn replace(&mut self, table: Table, key: &[u8], value: Value) -> Result<()> {
+        self.replace_known(table, key, None, value)
+    }
+
+    /// The same where it may be known what the row was before the recorded block, which has not written it.
+    ///
+    /// # Errors
+    /// As [`Change::put`].
+    pub(crate) fn replace_known(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        previous: Option<Value>,
+        value: Value,
+    ) -> Result<()> {
         let recording = self.recording(table)?;
         let number = recording.filter(|it| !it.has(table, key)).map(|it| it.number);
         if let Some(number) = number {
-            let previous = self.get(table, key)?;
+            let previous = match previous {
+                Some(previous) => previous,
+                None => self.get(table, key)?,
+            };
             let before = match change_key(table, key, L2Number(number)) {
                 Some((history, change)) => {
                     self.set(history, change, Some(previous.unwrap_or_default()));

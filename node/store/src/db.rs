@@ -61,6 +61,9 @@ impl Default for StoreOptions {
     }
 }
 
+/// What an entry of the cache takes: a block of a table, or a part of an index or filter.
+const BLOCK_BYTES: usize = 4 << 10;
+
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 const NETWORK_KEY: &[u8] = b"network";
 const PARAMS_KEY: &[u8] = b"params";
@@ -121,7 +124,8 @@ impl Store {
         // Where indexes and filters do not fit into the rest, each read costs several.
         let rows = chosen.cache_bytes / 4;
         let blocks = chosen.cache_bytes - rows;
-        let cache = Cache::new_lru_cache(blocks);
+        // Many threads look things up in it.
+        let cache = Cache::new_hyper_clock_cache(blocks, BLOCK_BYTES);
         // Counted as part of the cache, so that one number bounds both.
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
             blocks / 4,
@@ -157,6 +161,11 @@ impl Store {
             options.set_block_based_table_factory(&table_options);
             options.set_compression_type(compression);
             options.set_write_buffer_size(16 << 20);
+            if matches!(table, Table::Accounts | Table::Storage | Table::Tries) {
+                // Most of what is looked up there has not changed for long.
+                options.set_memtable_prefix_bloom_ratio(0.05);
+                options.set_memtable_whole_key_filtering(*table != Table::Tries);
+            }
             // Most tables get few writes; the default would take a megabyte for each.
             options.set_arena_block_size(64 << 10);
             ColumnFamilyDescriptor::new(table.name(), options)

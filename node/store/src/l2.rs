@@ -149,10 +149,11 @@ pub(crate) fn slot_key(address: Address, slot: U256) -> [u8; 52] {
     key
 }
 
-/// The rows of a state; none where nothing is stored.
-pub(crate) fn state_rows<'d>(
-    state: &'d StateDiff,
-) -> impl Iterator<Item = (Table, Vec<u8>, Option<Bytes>)> + use<'d> {
+/// A row of a state; none where nothing is stored.
+type StateRow = (Table, Vec<u8>, Option<Bytes>);
+
+/// The rows of a state, in an order that follows from their keys.
+pub(crate) fn state_rows<'d>(state: &'d StateDiff) -> impl Iterator<Item = StateRow> + use<'d> {
     let codes = state.codes.iter();
     let codes = codes.map(|(hash, code)| (Table::Codes, hash.to_vec(), Some(code.clone())));
     let accounts = state.accounts.iter().map(|(address, account)| {
@@ -457,8 +458,11 @@ impl Change<'_> {
         self.begin(Domain::L2, payload.number.0)?;
         let hashes: Vec<B256> = block.transactions.iter().map(OpTxEnvelope::tx_hash).collect();
         self.write_block(&block.header, block.hash, payload, &info, &hashes, &block.receipts)?;
+        let mut before = state_rows(&block.before).peekable();
         for (table, key, value) in state_rows(&block.state) {
-            self.replace(table, &key, value)?;
+            let same = |row: &StateRow| (row.0, &row.1) == (table, &key);
+            let previous = before.next_if(same).map(|(_, _, previous)| previous);
+            self.replace_known(table, &key, previous, value)?;
         }
         for (key, node) in node_rows(&block.trie, payload.number) {
             self.add(Table::Tries, key, node)?;

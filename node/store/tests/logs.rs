@@ -59,6 +59,7 @@ fn append(store: &Store, number: u64, receipts: &[Vec<Entry>]) {
         metered_gas: 0,
         witness_bytes: 0,
         skipped: Vec::new(),
+        before: Default::default(),
         state: StateDiff::default(),
         unchanged: Vec::new(),
         trie: TrieDiff::default(),

@@ -8,7 +8,7 @@ use super::{
     replay::{begin, transaction_env},
 };
 use crate::{
-    EvmConfig, Header, OpReceiptEnvelope, OpTxEnvelope, PayloadTx, StateDb,
+    EvmConfig, Header, OpReceiptEnvelope, OpTxEnvelope, PayloadTx, StateDb, StateDiff,
     env::{BlockFields, Evm},
     state::DbError,
     trie::{self, Threads},
@@ -145,12 +145,12 @@ pub fn execute_block<DB: StateDb, T: Threads>(
     let (cache, _) = evm.finish();
     let witness_bytes = cache.witness_bytes();
     let state = cache.diff();
-    let overwritten = DB::SLOW.then(|| cache.overwritten());
+    let before = if DB::SLOW { cache.overwritten() } else { StateDiff::default() };
     let unchanged = cache.unchanged();
     let isthmus = config.spec.is_enabled_in(OpSpecId::ISTHMUS);
     let report: &[Address] = if isthmus { &[L2_TO_L1_MESSAGE_PASSER] } else { &[] };
     let (state_root, trie, roots) =
-        known.tries.apply(parent.state_root, &state, overwritten.as_ref(), report, db)?;
+        known.tries.apply(parent.state_root, &state, &before, report, db)?;
     let withdrawals_root =
         roots.get(&L2_TO_L1_MESSAGE_PASSER).copied().unwrap_or(trie::EMPTY_ROOT_HASH);
     let outcome = Outcome { state_root, withdrawals_root, gas_used, footprint };
@@ -168,6 +168,7 @@ pub fn execute_block<DB: StateDb, T: Threads>(
         skipped,
         unchanged,
         state,
+        before,
         trie,
     })
 }

@@ -273,7 +273,7 @@ proptest! {
             let (diff, before) = differ(&mut state, deeds);
             let report: Vec<_> = last.accounts.keys().step_by(7).copied().collect();
             let fresh = apply(root, &diff, &report, &mut nodes).unwrap();
-            let kept = tries.apply(root, &diff, Some(&before), &report, &mut nodes).unwrap();
+            let kept = tries.apply(root, &diff, &before, &report, &mut nodes).unwrap();
             prop_assert_eq!(&kept, &fresh);
             let whole = apply(EMPTY_ROOT_HASH, &state, &[], &mut Nodes::default()).unwrap();
             prop_assert_eq!(whole.0, fresh.0);
@@ -303,18 +303,18 @@ fn what_the_block_before_changed_is_not_read_again() {
     let mut root = EMPTY_ROOT_HASH;
     for what in 1..5 {
         let (diff, before) = differ(&mut state, block(what));
-        let (after, changed, _) = tries.apply(root, &diff, Some(&before), &[], &mut nodes).unwrap();
+        let (after, changed, _) = tries.apply(root, &diff, &before, &[], &mut nodes).unwrap();
         root = after;
         nodes.put(changed);
         assert_eq!(nodes.given, 0, "in block {what}");
     }
     let (diff, before) = differ(&mut state, block(1));
     let mut others = StateTries::<OneThread>::at(B256::repeat_byte(1));
-    others.apply(root, &diff, Some(&before), &[], &mut nodes).unwrap();
+    others.apply(root, &diff, &before, &[], &mut nodes).unwrap();
     let branches = nodes.given;
     assert!(branches > 0);
     nodes.given = 0;
-    tries.apply(root, &diff, None, &[], &mut nodes).unwrap();
+    tries.apply(root, &diff, &StateDiff::default(), &[], &mut nodes).unwrap();
     assert!(nodes.given > branches, "{} leaves are read where nothing is known", nodes.given);
 }
 
@@ -325,13 +325,14 @@ fn of_tries_only_so_much_stays_in_memory() {
     let mut state = StateDiff::default();
     let deeds = (0..40).flat_map(|who| (0..30).map(move |slot| (who, 1, Some(slot)))).collect();
     let (diff, _) = differ(&mut state, deeds);
-    let (root, changed, _) = tries.apply(EMPTY_ROOT_HASH, &diff, None, &[], &mut nodes).unwrap();
+    let (root, changed, _) =
+        tries.apply(EMPTY_ROOT_HASH, &diff, &StateDiff::default(), &[], &mut nodes).unwrap();
     nodes.put(changed);
     for most in [200, 20, 0] {
         tries.shed(most);
         assert!(tries.loaded() <= most);
     }
     let (diff, before) = differ(&mut state, std::vec![(3, 2, Some(4))]);
-    let kept = tries.apply(root, &diff, Some(&before), &[], &mut nodes).unwrap();
+    let kept = tries.apply(root, &diff, &before, &[], &mut nodes).unwrap();
     assert_eq!(kept, apply(root, &diff, &[], &mut nodes).unwrap());
 }

@@ -86,7 +86,7 @@ pub fn apply<N: TrieNodes>(
     report: &[Address],
     nodes: &mut N,
 ) -> Result<(B256, TrieDiff, StorageRoots), ExecuteError<N::Error>> {
-    StateTries::<OneThread>::at(root).apply(root, diff, None, report, nodes)
+    StateTries::<OneThread>::at(root).apply(root, diff, &StateDiff::default(), report, nodes)
 }
 
 impl<T> StateTries<T> {
@@ -139,7 +139,7 @@ impl<T: Threads> StateTries<T> {
         &mut self,
         root: B256,
         diff: &StateDiff,
-        before: Option<&StateDiff>,
+        before: &StateDiff,
         report: &[Address],
         nodes: &mut N,
     ) -> Result<(B256, TrieDiff, StorageRoots), ExecuteError<N::Error>> {
@@ -156,7 +156,7 @@ impl<T: Threads> StateTries<T> {
     fn advance<N: TrieNodes>(
         &mut self,
         diff: &StateDiff,
-        before: Option<&StateDiff>,
+        before: &StateDiff,
         report: &[Address],
         nodes: &mut N,
     ) -> Result<(B256, TrieDiff, StorageRoots), ExecuteError<N::Error>> {
@@ -224,26 +224,30 @@ impl<T: Threads> StateTries<T> {
     }
 
     /// What changes, as far as it is known without the tries.
-    fn changes(&self, diff: &StateDiff, known: Option<&StateDiff>) -> Vec<Change> {
+    fn changes(&self, diff: &StateDiff, known: &StateDiff) -> Vec<Change> {
         let mut all: BTreeMap<Address, Vec<SlotChange>> =
             diff.accounts.keys().map(|address| (*address, Vec::new())).collect();
         for ((address, slot), value) in &diff.storage {
-            let likely = known.and_then(|known| known.storage.get(&(*address, *slot)));
+            let likely = known.storage.get(&(*address, *slot));
             all.entry(*address).or_default().push(SlotChange {
                 key: slot_key(*slot),
                 likely: likely.map(|value| slot_value(*value)).unwrap_or_default(),
                 after: slot_value(*value),
             });
         }
-        let changes = all.into_iter().map(|(address, slots)| {
+        let changes = all.into_iter().map(|(address, mut slots)| {
+            slots.sort_unstable_by_key(|slot| slot.key);
             let (key, owner) = account_key(address);
-            let info = known.and_then(|known| known.accounts.get(&address).copied().flatten());
+            let info = known.accounts.get(&address).copied().flatten();
             let storage_root = self.storages.get(&owner).map_or(EMPTY_ROOT_HASH, |(root, _)| *root);
             let likely = info.map(|info| alloy_rlp::encode(with_storage(info, storage_root)));
             let (before, after, storage) = (None, None, None);
             Change { address, key, owner, likely, before, after, slots, storage }
         });
-        changes.collect()
+        let mut changes: Vec<Change> = changes.collect();
+        // What is next to each other in the tries is so in memory, and in the database.
+        changes.sort_unstable_by_key(|change| change.key);
+        changes
     }
 
     /// Brings what is on the paths of accounts into memory, level by level.
