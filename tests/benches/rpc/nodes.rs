@@ -37,6 +37,8 @@ impl Node {
             "--block-interval=1".to_owned(),
             // All of the full block waits for its first transaction.
             "--txpool-account-queued=1024".to_owned(),
+            // What is handed in stays, as with anvil.
+            "--txpool-max-transactions=100000".to_owned(),
             format!("--datadir={}", dir.join("dev").display()),
             format!("--rpc-port={}", free_port()),
             format!("--l1-rpc-port={}", free_port()),
