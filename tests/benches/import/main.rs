@@ -33,7 +33,7 @@ use work::Work;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 const ACCOUNTS: [u64; 2] = [10_000, 5_000_000];
-const BLOCKS: u64 = 240;
+const BLOCKS: u64 = 60;
 /// Measured so many times, alternating; the shortest counts, for what disturbs only ever adds.
 const ROUNDS: usize = 3;
 
