@@ -109,19 +109,23 @@ pub fn read_block(file: &mut impl BufRead) -> anyhow::Result<Option<(FileBlock, 
 /// written, on other threads; what was added is on disk when this returns.
 ///
 /// # Errors
-/// As [`read_block`]. When a block does not hold what its header says, is another than the one that the node has, cannot follow the latest block, or
-/// comes to another hash than the file says; and when this machine failed. The message says what to do. The blocks
-/// before it are there.
+/// As [`read_block`]. When a block does not hold what its header says, is another than the one that the node has,
+/// cannot follow the latest block, or comes to another hash than the file says; and when this machine failed. The
+/// message says what to do. The blocks before it are there.
 pub fn import_blocks(
     engine: &Engine,
     mut file: impl BufRead + Send,
     mut progress: impl FnMut(Imported, usize),
 ) -> anyhow::Result<()> {
+    let known = engine.heads().latest.number;
     let read = move || -> anyhow::Result<_> {
         let Some((block, bytes)) = read_block(&mut file)? else { return Ok(None) };
         check_body(&block)?;
-        let senders = recover_senders(&block.body.transactions);
-        warm(engine, &block, &senders);
+        let mut senders = Senders::default();
+        if block.header.number > known.0 {
+            senders = recover_senders(&block.body.transactions);
+            warm(engine, &block, &senders);
+        }
         Ok(Some((block, bytes, senders)))
     };
     thread::scope(|scope| {

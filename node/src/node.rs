@@ -120,7 +120,7 @@ pub struct Node {
     tasks: JoinSet<anyhow::Result<()>>,
     /// Whether the challenger has begun.
     challenges: bool,
-    /// What the node follows, until it does.
+    /// What a node without roles has yet to follow.
     to_follow: Option<Arc<dyn Bitcoin>>,
 }
 
@@ -200,14 +200,15 @@ impl Node {
         };
         let engine = Arc::new(Engine::open(store.clone(), params, engine)?);
         l1::check_ready(&*bitcoin, params.bitcoin, engine.heads().l1_tip.height).await?;
+        let mut tasks = JoinSet::new();
         let has_roles = sequencer.is_some() || proposer.is_some() || challenger.is_some();
         if has_roles {
             follow::follow_to_tip(&*bitcoin, &engine).await?;
+            follow_on(bitcoin.clone(), &engine, &stop, &mut tasks);
         } else {
             follow::see_tip(&*bitcoin, &engine).await?;
         }
 
-        let mut tasks = JoinSet::new();
         let mut mempool = None;
         if let Some((_, policy)) = &sequencer {
             let pool = Arc::new(Mempool::new(
@@ -327,7 +328,10 @@ impl Node {
             roles,
             follower: follower.clone(),
         };
-        let mut node = Self {
+        if let Some(follower) = follower.as_ref().filter(|_| has_roles) {
+            follower.start(&engine, &stop, &mut tasks);
+        }
+        Ok(Self {
             engine,
             sequencer: maker,
             batcher,
@@ -338,12 +342,8 @@ impl Node {
             stop,
             tasks,
             challenges: false,
-            to_follow: Some(bitcoin),
-        };
-        if has_roles {
-            node.catch_up().await?;
-        }
-        Ok(node)
+            to_follow: (!has_roles).then_some(bitcoin),
+        })
     }
 
     /// Follows Bitcoin up to its tip, and from there on in the background, together with the nodes to follow.
@@ -356,8 +356,7 @@ impl Node {
         if let Some(follower) = &self.follower {
             follower.start(&self.engine, &self.stop, &mut self.tasks);
         }
-        let (engine, stop) = (self.engine.clone(), self.stop.clone());
-        self.tasks.spawn(async move { Ok(follow::follow(bitcoin, engine, stop).await?) });
+        follow_on(bitcoin, &self.engine, &self.stop, &mut self.tasks);
         Ok(())
     }
 
@@ -424,6 +423,17 @@ impl Node {
             }
         }
     }
+}
+
+/// Follows Bitcoin in the background.
+fn follow_on(
+    bitcoin: Arc<dyn Bitcoin>,
+    engine: &Arc<Engine>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let (engine, stop) = (engine.clone(), stop.clone());
+    tasks.spawn(async move { Ok(follow::follow(bitcoin, engine, stop).await?) });
 }
 
 /// Opens and synchronises the wallet of that name.

@@ -112,8 +112,8 @@ fn prune(
 /// When the store fails.
 pub async fn run(engine: Arc<Engine>, keep: u64, stop: CancellationToken) -> anyhow::Result<()> {
     let mut heads = engine.watch_heads();
-    // Blocks that became final on an archive have no records. A scan for an eighth of what is kept costs each
-    // of their rows a constant number of reads.
+    // Blocks that became final on an archive have no records. With a scan for an eighth of what is kept, each row of
+    // the history is read a constant number of times.
     let scan = SCAN.max(keep / 8);
     loop {
         let seen = heads.borrow_and_update().finalized.number;

@@ -253,7 +253,10 @@ pub fn restore(
         if !was_there {
             removed = removed.and_then(|()| fs::remove_dir(datadir));
         }
-        removed.with_context(|| format!("cannot clean up {}", datadir.display()))?;
+        if let Err(error) = removed {
+            let left = || format!("and {} cannot be cleaned up: {error}", datadir.display());
+            return done.with_context(left);
+        }
     }
     done
 }

@@ -24,6 +24,8 @@ use tokio::sync::Semaphore;
 
 /// Most withdrawals of one answer.
 const MAX_WITHDRAWALS: usize = 1_000;
+/// Bitcoin blocks that a healthy node may be behind.
+const BEHIND: u32 = 6;
 /// Deposits and withdrawals that `kedge_bridgeStatus` lists.
 const NEWEST: usize = 20;
 
@@ -51,7 +53,7 @@ pub trait KedgeApi {
     #[method(name = "buildProof")]
     async fn build_proof(&self, assertion: B256, segment: Option<u32>) -> RpcResult<Bytes>;
 
-    /// True when the node answers from its store.
+    /// True when the node answers from its store, and is no more than six blocks behind Bitcoin.
     #[method(name = "health")]
     fn health(&self) -> RpcResult<bool>;
 }
@@ -136,6 +138,12 @@ impl KedgeApiServer for Kedge {
 
     fn health(&self) -> RpcResult<bool> {
         self.chain.view().latest()?;
+        let heads = self.chain.engine.heads();
+        let (at, best) = (heads.l1_tip.height, heads.l1_best.height);
+        if best.since(at) > BEHIND {
+            let text = format!("catching up with Bitcoin: at block {at} of {best}");
+            return Err(RpcError::Unavailable(text).into());
+        }
         Ok(true)
     }
 }

@@ -9,6 +9,7 @@ use crate::tries::{NodeRows, one_node};
 use alloy_primitives::{Bytes, hex};
 use kedge_genesis::L2Number;
 use rocksdb::{Direction, IteratorMode, ReadOptions, Snapshot};
+use std::sync::LazyLock;
 
 /// Something that rows can be read from.
 pub trait Rows: Sync {
@@ -33,6 +34,9 @@ pub trait Rows: Sync {
 /// Fewer reads than this are not worth another thread.
 const AT_ONCE: usize = 32;
 
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
 /// Nodes at the latest block, in the order of their keys here, read on all cores.
 pub(crate) fn find_nodes(
     rows: &(impl Rows + ?Sized),
@@ -42,8 +46,10 @@ pub(crate) fn find_nodes(
         let mut of = rows.node_rows();
         nodes.iter().map(|node| rows.find_node(&mut of, node)).collect::<Result<Vec<_>>>()
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let each = nodes.len().div_ceil(cores).max(AT_ONCE);
+    if nodes.len() <= AT_ONCE {
+        return read(nodes);
+    }
+    let each = nodes.len().div_ceil(*CORES).max(AT_ONCE);
     let Some((first, others)) = nodes.split_at_checked(each) else { return read(nodes) };
     std::thread::scope(|scope| {
         let others: Vec<_> = others.chunks(each).map(|part| scope.spawn(|| read(part))).collect();

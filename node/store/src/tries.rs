@@ -7,7 +7,7 @@
 use crate::change::Change;
 use crate::db::{Durability, Store};
 use crate::error::Result;
-use crate::read::{Reader, Rows};
+use crate::read::Reader;
 use crate::table::Table;
 use alloy_primitives::{B256, Bytes};
 use kedge_genesis::L2Number;
@@ -128,16 +128,17 @@ impl Store {
             let older = kept.as_deref() == Some(node);
             if !older {
                 kept = Some(node.to_vec());
+                // Between nodes: without the row that says that a node is gone, the one before it would count.
+                if batch.len() >= at_once {
+                    self.write(std::mem::take(&mut batch), Durability::Buffered)?;
+                    if !go_on(*dropped) {
+                        return Ok(false);
+                    }
+                }
             }
             if older || value.is_empty() {
                 batch.delete_cf(family, &key);
                 *dropped += 1;
-            }
-            if batch.len() >= at_once {
-                self.write(std::mem::take(&mut batch), Durability::Buffered)?;
-                if !go_on(*dropped) {
-                    return Ok(false);
-                }
             }
         }
         self.write(batch, Durability::Buffered)?;
@@ -146,9 +147,12 @@ impl Store {
 
     /// The same for one node: `key` is that of the row of a block from which on states are kept, and the states
     /// before it have been dropped. Gives how many rows that are.
-    pub(crate) fn prune_node(&self, change: &mut Change<'_>, key: &[u8]) -> Result<usize> {
+    pub(crate) fn prune_node(
+        rows: &mut NodeRows<'_>,
+        change: &mut Change<'_>,
+        key: &[u8],
+    ) -> Result<usize> {
         let Some((node, number)) = split_version(key) else { return Ok(0) };
-        let mut rows = self.node_rows();
         let mut dropped = 0;
         let mut drop = |change: &mut Change<'_>, key: &[u8]| {
             dropped += usize::from(change.drop_row(Table::Tries, key));
@@ -180,5 +184,96 @@ impl Reader<'_> {
             }
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Identity;
+    use crate::read::{Rows, find_nodes};
+    use crate::table::Domain;
+    use kedge_genesis::Network;
+    use std::sync::Arc;
+    use tempfile::{TempDir, tempdir};
+
+    fn node(number: u8) -> Vec<u8> {
+        node_key(None, &Nibbles::from_nibbles([number / 16, number % 16]))
+    }
+
+    /// Changes nodes in a block; empty ones are gone.
+    fn block(change: &mut Change<'_>, number: u64, nodes: &[(u8, &'static [u8])]) {
+        change.begin(Domain::L2, number).unwrap();
+        for (of, value) in nodes {
+            let key = version_key(&node(*of), L2Number(number));
+            change.add(Table::Tries, key, Bytes::from_static(value)).unwrap();
+        }
+        change.end(Domain::L2).unwrap();
+    }
+
+    fn store() -> (TempDir, Store) {
+        let dir = tempdir().unwrap();
+        let identity = Identity { network: Network::Dev, params: B256::ZERO, genesis: B256::ZERO };
+        let store = Store::open(dir.path(), &identity).unwrap();
+        for (number, nodes) in [(1, &[(0, b"1"), (1, b"1")]), (2, &[(0, b"2"), (2, b"2")])] {
+            let nodes = nodes.map(|(of, value)| (of, value.as_slice()));
+            let mut change = store.change();
+            block(&mut change, number, &nodes);
+            change.commit(Durability::Buffered).unwrap();
+        }
+        (dir, store)
+    }
+
+    fn found(rows: &impl Rows) -> [Option<Vec<u8>>; 4] {
+        let find = |of| rows.find_node(&mut rows.node_rows(), &node(of)).unwrap();
+        [0, 1, 2, 3].map(|of| find(of).map(|node| node.to_vec()))
+    }
+
+    fn expected(nodes: [&[u8]; 4]) -> [Option<Vec<u8>>; 4] {
+        nodes.map(|node| (!node.is_empty()).then(|| node.to_vec()))
+    }
+
+    #[test]
+    fn a_change_sees_what_it_and_the_one_before_it_changed_and_took_back() {
+        for written in [false, true] {
+            let (_dir, store) = store();
+            let mut before = store.change();
+            block(&mut before, 3, &[(0, b"3"), (1, b""), (3, b"3")]);
+            assert_eq!(found(&before), expected([b"3", b"", b"2", b"3"]));
+            let before = Arc::new(before.finish().unwrap());
+            if written {
+                before.commit(Durability::Buffered).unwrap();
+            }
+            let mut change = Change::after(before);
+            assert_eq!(found(&change), expected([b"3", b"", b"2", b"3"]));
+            block(&mut change, 4, &[(0, b""), (1, b"4")]);
+            assert_eq!(found(&change), expected([b"", b"4", b"2", b"3"]));
+            change.undo(Domain::L2, 4).unwrap();
+            change.undo(Domain::L2, 3).unwrap();
+            assert_eq!(found(&change), expected([b"2", b"1", b"2", b""]));
+            change.undo(Domain::L2, 2).unwrap();
+            assert_eq!(found(&change), expected([b"1", b"1", b"", b""]));
+            block(&mut change, 2, &[(0, b"other")]);
+            assert_eq!(found(&change), expected([b"other", b"1", b"", b""]));
+            if written {
+                change.commit(Durability::Buffered).unwrap();
+                assert_eq!(found(&store.reader()), expected([b"other", b"1", b"", b""]));
+            }
+        }
+    }
+
+    #[test]
+    fn many_nodes_are_found_in_the_order_in_which_they_are_asked_for() {
+        let (_dir, store) = store();
+        let mut change = store.change();
+        let many: Vec<(u8, &[u8])> =
+            (3..=255).map(|of| (of, &b"many"[usize::from(of % 4)..])).collect();
+        block(&mut change, 3, &many);
+        let keys: Vec<_> = (0..=255).rev().map(node).collect();
+        let one = |key: &Vec<u8>| change.find_node(&mut change.node_rows(), key).unwrap();
+        let all: Vec<_> = keys.iter().map(one).collect();
+        assert_eq!(find_nodes(&change, &keys).unwrap(), all);
+        change.commit(Durability::Buffered).unwrap();
+        assert_eq!(find_nodes(&store.reader(), &keys).unwrap(), all);
     }
 }

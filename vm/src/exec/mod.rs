@@ -59,7 +59,8 @@ pub struct ExecutedBlock {
     pub unchanged: Vec<Address>,
     /// Changes by key.
     pub state: StateDiff,
-    /// What was before these, without codes. Empty where the state's source [is not slow](crate::TrieNodes::SLOW).
+    /// What was before these, without codes; a node keeps it to take the block back. Empty where the state's source
+    /// [is not slow](crate::TrieNodes::SLOW).
     pub before: StateDiff,
     /// Changes by trie path.
     pub trie: TrieDiff,

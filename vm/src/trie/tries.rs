@@ -415,6 +415,9 @@ impl<N: TrieNodes> Counted<'_, N> {
         wanted: &[Wanted],
         mut fill: impl FnMut(&Wanted, &[u8]) -> bool,
     ) -> Result<(), ExecuteError<N::Error>> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
         self.count = self.count.saturating_add(wanted.len());
         let nodes = self.nodes.trie_nodes(wanted).map_err(ExecuteError::Database)?;
         for (wanted, node) in wanted.iter().zip(nodes) {

@@ -145,8 +145,13 @@ fn read(args: &ImportArgs) -> anyhow::Result<()> {
     let path = &args.file;
     let cannot = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot)?;
-    let length = file.metadata().with_context(cannot)?.len();
-    ensure!(length > 0, "{} is empty: not what `kedge export` writes", path.display());
+    let metadata = file.metadata().with_context(cannot)?;
+    let length = metadata.len();
+    ensure!(
+        length > 0 || !metadata.is_file(),
+        "{} is empty: not what `kedge export` writes",
+        path.display()
+    );
     let engine = args.dir.engine(EngineOptions::default())?;
     let bar = bar(length, "bytes");
     let (mut known, mut added) = (0_u64, 0_u64);
