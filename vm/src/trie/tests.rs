@@ -216,8 +216,10 @@ fn differ(state: &mut StateDiff, deeds: Vec<Deed>) -> (StateDiff, StateDiff) {
     let before = state.clone();
     for (who, what, slot) in deeds {
         let address = Address::from_word(keccak256(who.to_be_bytes()));
-        let has_storage =
-            state.storage.range((address, U256::ZERO)..=(address, U256::MAX)).next().is_some();
+        // One that had storage before the block is not gone after it (EIP-6780, EIP-161).
+        let has_storage = [&before, &*state].iter().any(|state| {
+            state.storage.range((address, U256::ZERO)..=(address, U256::MAX)).next().is_some()
+        });
         let account = state.accounts.entry(address).or_insert(None);
         match slot {
             None if what == 0 => *account = if has_storage { *account } else { None },
